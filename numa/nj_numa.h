@@ -1,0 +1,63 @@
+/* Where bytes and threads live: the machine's topology, arenas for weights, and the worker pool. */
+#ifndef NJ_NUMA_H
+#define NJ_NUMA_H
+
+#include "numa/nj_base.h"
+
+/* ---- Topology: what this process may use, after affinity mask, cpuset and cgroup quota. ---- */
+
+typedef struct nj_machine {
+    char     cpu_name[96];
+    uint32_t nodes;           /* NUMA nodes with memory */
+    uint32_t cores, threads;  /* physical cores and hardware threads this process may run on */
+    uint32_t threads_best;    /* one worker per physical core, cut to the cgroup's CPU quota; at least 1 */
+    uint64_t l2_bytes, l3_bytes;
+    uint64_t ram_bytes;       /* installed, or the cgroup limit when lower */
+    uint64_t ram_available_bytes; /* MemAvailable, cut to what the cgroup leaves */
+} nj_machine;
+
+/* Reads the topology. Never fails: what can't be read gets a plain default (1 node, sysconf's CPU count). */
+void nj_machine_read(nj_machine *m);
+
+/* ---- Arena: one large mapping from which weights, KV pages and scratch are cut. ---- */
+
+typedef struct nj_arena nj_arena;
+
+/* Reserves `bytes` of zeroed anonymous memory, huge pages where the system grants them.
+ * Memory is committed at first touch; -ENOMEM when the reservation itself is refused. */
+int nj_arena_new(nj_arena **out, uint64_t bytes, nj_error *err);
+
+/* Cuts `bytes`, aligned to `align` (a power of two, at least 64 is used), from the arena.
+ * Returns NULL when the arena is full. One thread at a time; the memory itself lives as long as the arena. */
+void *nj_arena_take(nj_arena *a, uint64_t bytes, uint64_t align);
+
+uint64_t nj_arena_used(const nj_arena *a);
+void     nj_arena_free(nj_arena *a);
+
+/* ---- Pool: pinned workers that all run the same function (SPMD). ---- */
+
+typedef struct nj_pool nj_pool;
+typedef void nj_work(void *arg, uint32_t worker, uint32_t workers);
+
+/* Starts `workers` - 1 threads (the caller of nj_pool_run is worker 0), pinned to distinct physical cores when the
+ * machine has enough. workers = 0 takes nj_machine.threads_best. */
+int nj_pool_new(nj_pool **out, uint32_t workers, nj_error *err);
+
+/* Runs work(arg, worker, workers) on every worker and returns when all have returned. One caller at a time. */
+void nj_pool_run(nj_pool *p, nj_work *work, void *arg);
+
+/* All workers meet here; memory written before it by any worker is visible after it to all. Only inside a run.
+ * Spins briefly, then sleeps: an idle or descheduled worker must not burn a core. */
+void nj_pool_barrier(nj_pool *p);
+
+uint32_t nj_pool_workers(const nj_pool *p);
+void     nj_pool_free(nj_pool *p);
+
+/* The part [begin, end) of `total` items that worker `worker` of `workers` owns: contiguous, sizes differing by <= 1. */
+static inline void nj_share(uint64_t total, uint32_t worker, uint32_t workers, uint64_t *begin, uint64_t *end)
+{
+    *begin = total / workers * worker + (worker < total % workers ? worker : total % workers);
+    *end = *begin + total / workers + (worker < total % workers);
+}
+
+#endif
