@@ -47,7 +47,8 @@ int nj_error_prefix(nj_error *err, const char *fmt, ...)
 
 void *nj_array_new(size_t count, size_t size)
 {
-    return count ? calloc(count, size) : NULL;
+    size_t bytes;
+    return count && !__builtin_mul_overflow(count, size, &bytes) ? calloc(count, size) : NULL;
 }
 
 int nj_array_grow(void *array, size_t *cap, size_t need, size_t size)
