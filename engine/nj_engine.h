@@ -12,6 +12,9 @@
 #include "numa/nj_base.h"
 #include "quant/nj_quant.h"
 
+/* What nj_gguf_open must know of weight types: quant's tables. */
+const nj_gguf_types *nj_weight_types(void);
+
 /* ---- Tokenizer ---- */
 
 typedef struct nj_tokenizer nj_tokenizer;
@@ -136,7 +139,8 @@ typedef struct nj_sequence nj_sequence;
 int      nj_sequence_new(nj_engine *e, nj_sequence **out, nj_error *err);
 void     nj_sequence_free(nj_engine *e, nj_sequence *s);
 uint32_t nj_sequence_length(const nj_sequence *s);
-void     nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length); /* forgets positions >= length */
+/* Forgets positions >= length. With sliding windows it may forget more: nj_sequence_length says where to go on. */
+void     nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length);
 
 /* One row of a step: the next token of a sequence. Rows of one sequence must follow each other in order. */
 typedef struct nj_row {
