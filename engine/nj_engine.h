@@ -130,6 +130,7 @@ typedef struct nj_engine_stats {
     uint64_t decode_rows, decode_ns;    /* steps of generated rows only */
     uint64_t decode_bytes;              /* weight bytes those steps had to read */
     uint64_t prefix_rows_saved;         /* prompt rows taken from shared pages */
+    uint64_t preemptions;               /* times a request lost its pages to older ones */
     uint64_t kv_bytes, kv_bytes_max;
 } nj_engine_stats;
 void nj_engine_stats_read(const nj_engine *e, nj_engine_stats *out);

@@ -194,6 +194,7 @@ static bool make_room(nj_engine *e)
     } else {
         nj_kv_release(&e->kv, youngest->sequence);
         youngest->parked = true;
+        e->stats.preemptions++;
     }
     return true;
 }
