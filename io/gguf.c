@@ -17,11 +17,9 @@
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF values are copied from the file as they are");
 
-#define ALIGNMENT_DEFAULT 32
-#define ALIGNMENT_MAX     (1u << 30)
-#define NAME_MAX_BYTES    65535 /* the specification's bound on keys; nobody has longer tensor names */
-#define KEY_BYTES_MIN     (8 + 1 + 4 + 1)
-#define TENSOR_BYTES_MIN  (8 + 1 + 4 + 8 + 4 + 8)
+#define NAME_MAX_BYTES   65535 /* the specification's bound on keys; nobody has longer tensor names */
+#define KEY_BYTES_MIN    (8 + 1 + 4 + 1)
+#define TENSOR_BYTES_MIN (8 + 1 + 4 + 8 + 4 + 8)
 
 static const struct {
     const char *name;
@@ -444,10 +442,10 @@ static int read_own_keys(const nj_meta *metas, const nj_index *index, uint64_t *
                          nj_error *err)
 {
     int rc;
-    *alignment = ALIGNMENT_DEFAULT;
+    *alignment = NJ_GGUF_ALIGNMENT_DEFAULT;
     *split = (struct nj_gguf_split){ 0 };
     if ((rc = whole_number(find(metas, index, "general.alignment"), UINT64_MAX, alignment, err)) != 0) return rc;
-    if (!*alignment || *alignment > ALIGNMENT_MAX || (*alignment & (*alignment - 1)))
+    if (!nj_gguf_alignment_ok(*alignment))
         return nj_fail(err, -EINVAL, "key general.alignment is %" PRIu64 "; it must be a power of two up to 2^30.",
                        *alignment);
     if ((rc = whole_number(find(metas, index, "split.no"), UINT16_MAX, &split->no, err)) != 0) return rc;
@@ -487,13 +485,11 @@ int nj_gguf_parse_file(nj_gguf *g, uint32_t file, const uint8_t *data, size_t le
     struct walk w = { .data = data, .len = len < f->bytes ? len : f->bytes, .bytes = f->bytes, .err = err };
     nj_meta *metas = NULL;
     nj_index index = { 0 };
-    nj_error own;
     uint64_t n_metas, n_tensors, alignment;
     size_t first = g->n_tensors;
     uint32_t version;
     int rc;
 
-    if (!w.err) w.err = &own; /* the walk returns its code in there */
     if (!walk_header(&w, types, &version, NULL, &n_metas, NULL, &n_tensors)) return w.err->code;
     rc = reserve(g, &w, n_metas, n_tensors, &metas);
     f->strs = w.strs;

@@ -190,7 +190,9 @@ fail:
 
 int nj_gguf_open(nj_gguf **out, const char *path, const nj_gguf_types *types, nj_error *err)
 {
+    nj_error own;
     nj_gguf *g = gguf_new(path);
+    if (!err) err = &own; /* codes travel in it */
     if (!g) return nj_fail(err, -ENOMEM, "%s: not enough memory.", path);
     int rc = open_all(g, types, err);
     if (rc) {
@@ -205,7 +207,9 @@ int nj_gguf_parse(nj_gguf **out, const void *data, size_t len, uint64_t size_byt
                   const nj_gguf_types *types, nj_error *err)
 {
     struct nj_gguf_split split;
+    nj_error own;
     nj_gguf *g = gguf_new(name);
+    if (!err) err = &own; /* codes travel in it */
     if (!g) return nj_fail(err, -ENOMEM, "%s: not enough memory.", name);
     g->files[0].bytes = size_bytes;
     g->files[0].data = data;

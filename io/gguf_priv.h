@@ -23,6 +23,14 @@ void nj_index_free(nj_index *x);
 
 /* ---- An open GGUF ---- */
 
+#define NJ_GGUF_ALIGNMENT_DEFAULT 32
+#define NJ_GGUF_ALIGNMENT_MAX     (1u << 30)
+
+static inline bool nj_gguf_alignment_ok(uint64_t alignment)
+{
+    return alignment && alignment <= NJ_GGUF_ALIGNMENT_MAX && !(alignment & (alignment - 1));
+}
+
 struct nj_gguf_file {
     char *path;
     int fd; /* -1 for a file in memory */
@@ -63,7 +71,8 @@ const char *nj_gguf_name_fault(const char *name, size_t len);
 
 /* Checks one file's header, keys and tensors and adds them to `g` as g->files[file], whose path, fd or data and bytes
  * are set. Keys are kept of file 0 alone; *keys gets the number of the file's own split (-1: not given), split.count
- * and split.tensors.count (0: not given). -EAGAIN when the header goes on past `len`. Errors do not name the file. */
+ * and split.tensors.count (0: not given). -EAGAIN when the header goes on past `len`. `err` is not
+ * NULL; its text does not name the file. */
 struct nj_gguf_split {
     uint64_t no, count, tensors;
     bool given;
