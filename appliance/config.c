@@ -12,7 +12,8 @@ static nj_config config;
 
 int nj_config_parse_now(const char *text, struct tm *out, nj_error *err)
 {
-    static const char *const formats[] = { "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M" };
+    static const char *const formats[] = { "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M",
+                                           "%Y-%m-%d %H:%M" };
     for (size_t i = 0; i < NJ_COUNT(formats); i++) {
         struct tm tm = { .tm_isdst = -1 };
         const char *end = strptime(text, formats[i], &tm);

@@ -57,8 +57,10 @@ static int unknown_verb(const char *name)
     for (size_t i = 0; i < NJ_COUNT(verbs); i++) names[i] = verbs[i].name;
     const char *near = nj_cli_suggest(name, names);
     nj_cli_say("there is no verb '%s'.", name);
-    if (near) fprintf(stderr, "Did you mean: nightjar %s\n", near);
-    else fprintf(stderr, "nightjar --help lists the verbs.\n");
+    if (near)
+        fprintf(stderr, "Did you mean: nightjar %s\n", near);
+    else
+        fprintf(stderr, "nightjar --help lists the verbs.\n");
     return 2;
 }
 
