@@ -115,9 +115,6 @@ nj_engine_options nj_cli_engine_options(const nj_cli_model_args *a);
 
 void nj_cli_model_args_free(nj_cli_model_args *a);
 
-/* What GGUF calls its types, for nj_gguf_open. */
-extern const nj_gguf_types nj_cli_gguf_types;
-
 /* The whole prompt: `text` if not NULL, else the file at `path` ("-": stdin), else standard input when it is not a
  * terminal. -ENODATA when there is none of them. Every trailing byte is kept. */
 int nj_cli_prompt(const char *text, const char *path, nj_buf *out, nj_error *err);

@@ -10,37 +10,19 @@
 
 #define PROMPT_BYTES_MAX (UINT64_C(4) << 30)
 
-const nj_gguf_types nj_cli_gguf_types = { nj_format_size, nj_format_name };
-
-/* "qwen3moe.expert_used_count=4" for --experts-used 4. The key's name needs the file's architecture. */
-static int experts_assignment(const char *path, uint32_t experts, char *out, size_t size, nj_error *err)
-{
-    nj_gguf *g;
-    nj_str arch = { 0 };
-    int rc = nj_gguf_open(&g, path, &nj_cli_gguf_types, err);
-    if (rc != 0) return rc;
-    rc = nj_gguf_get_str(g, "general.architecture", &arch, err);
-    if (rc == -ENOENT) rc = nj_fail(err, -EINVAL, "%s: the key general.architecture is missing.", path);
-    if (rc == 0 && (size_t)snprintf(out, size, "%s.expert_used_count=%" PRIu32, arch.data, experts) >= size)
-        rc = nj_fail(err, -EINVAL, "%s: the architecture's name is too long.", path);
-    nj_gguf_close(g);
-    return rc;
-}
-
 int nj_cli_model_open(nj_model **out, const char *path, const nj_cli_model_args *a, bool quiet, nj_error *err)
 {
-    char experts[128], title[96];
+    char experts[48], title[96];
     nj_progress bar;
     const char **set = NULL;
     size_t count = a->set.count;
-    int rc;
 
     *out = NULL;
     if (count || a->experts_used) {
         if (!(set = nj_array_new(count + 1, sizeof *set))) return nj_fail(err, -ENOMEM, "There is no memory left.");
         if (count) memcpy(set, a->set.item, count * sizeof *set);
         if (a->experts_used) {
-            if ((rc = experts_assignment(path, a->experts_used, experts, sizeof experts, err)) != 0) goto done;
+            snprintf(experts, sizeof experts, "expert_used_count=%" PRIu32, a->experts_used);
             set[count++] = experts;
         }
     }
@@ -59,10 +41,9 @@ int nj_cli_model_open(nj_model **out, const char *path, const nj_cli_model_args 
         .progress_arg = &bar,
         .cancel = &nj_cli_interrupted,
     };
-    rc = nj_model_open(out, path, &opt, err);
+    int rc = nj_model_open(out, path, &opt, err);
     nj_progress_end(&bar);
     if (rc == -ECANCELED) nj_fail(err, rc, "Stopped while loading %s.", path);
-done:
     free(set);
     return rc;
 }

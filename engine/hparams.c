@@ -93,7 +93,8 @@ static void read_attention(reader *r, nj_hparams *h)
     read_u32(r, "attention.head_count_kv", 4096, &h->kv_heads);
     if (r->rc) return;
     if (h->kv_heads == 0 || h->heads % h->kv_heads) {
-        r->rc = nj_fail(r->err, -EINVAL, "%s: %u heads can't share %u key/value heads", nj_gguf_path(r->g), h->heads, h->kv_heads);
+        r->rc = nj_fail(r->err, -EINVAL, "%s: %s.attention.head_count %u is not a multiple of head_count_kv %u", nj_gguf_path(r->g),
+                        r->arch, h->heads, h->kv_heads);
         return;
     }
     h->head_dim = h->d_model / h->heads;
@@ -101,8 +102,8 @@ static void read_attention(reader *r, nj_hparams *h)
     uint32_t value_dim = h->head_dim;
     read_u32(r, "attention.value_length", 1024, &value_dim);
     if (!r->rc && (h->head_dim == 0 || h->head_dim % 2 || value_dim != h->head_dim))
-        r->rc = nj_fail(r->err, -EINVAL, "%s: key length %u and value length %u must be equal and even", nj_gguf_path(r->g),
-                        h->head_dim, value_dim);
+        r->rc = nj_fail(r->err, -EINVAL, "%s: %s.attention.key_length %u and value_length %u must be equal and even",
+                        nj_gguf_path(r->g), r->arch, h->head_dim, value_dim);
     h->norm_eps = 1e-5f;
     read_f32(r, "attention.layer_norm_rms_epsilon", 0, 1, &h->norm_eps);
     read_u32(r, "attention.sliding_window", UINT32_MAX, &h->window);
@@ -171,7 +172,8 @@ static void read_rope(reader *r, nj_hparams *h, const nj_model_options *opt)
     h->rope_dim = h->head_dim;
     read_u32(r, "rope.dimension_count", h->head_dim, &h->rope_dim);
     if (!r->rc && (h->rope_dim == 0 || h->rope_dim % 2))
-        r->rc = nj_fail(r->err, -EINVAL, "%s: rope.dimension_count %u is not even", nj_gguf_path(r->g), h->rope_dim);
+        r->rc = nj_fail(r->err, -EINVAL, "%s: %s.rope.dimension_count %u is not even", nj_gguf_path(r->g), r->arch,
+                        h->rope_dim);
     h->rope_factor = 1.0f;
     h->rope_context = h->context;
     h->yarn_beta_fast = 32.0f;
