@@ -207,17 +207,17 @@ static void try_scales(const struct nj_levels *lv, const struct nj_values *v, fl
     judge(lv, v, &f, best);
 }
 
-/* Ranges that clip, or reach beyond, the least and the greatest value by a few hundredths of the range; then small
- * moves of both ends around the best. */
+/* Ranges whose ends reach beyond the least and the greatest value by a step, or clip them by none, one or two; then
+ * small moves of both ends around the best. A step is 0.6 levels, or 0.06 of the range where levels are few. */
 static void try_ranges(const struct nj_levels *lv, const struct nj_values *v, float lo, float hi, struct best *best)
 {
     static const float move[2][NJ_LANES] = { { 0, 1, -1, 0, 0, 1, -1, 1 }, { 0, 0, 0, 1, -1, 1, -1, -1 } };
-    float range = hi - lo;
+    float step = (hi - lo) * fminf(0.06f, 0.6f / lv->hi);
     for (int half = 0; half < 2; half++) {
         struct nj_fits f;
         for (int c = 0; c < NJ_LANES; c++) {
-            float from = lo + range * (-0.06f + 0.06f * (float)(c & 3));
-            float to = hi - range * (-0.06f + 0.06f * (float)(2 * half + (c >> 2)));
+            float from = lo + step * (float)((c & 3) - 1);
+            float to = hi - step * (float)(2 * half + (c >> 2) - 1);
             if (lv->min_negative && from > 0) from = 0;
             f.scale[c] = (to - from) / lv->hi;
             f.min[c] = from;
@@ -226,7 +226,7 @@ static void try_ranges(const struct nj_levels *lv, const struct nj_values *v, fl
     }
     for (int round = 0; round < 2; round++) {
         struct nj_fits f;
-        float step = (round ? 0.15f : 0.3f) * best->fit.scale;
+        step = (round ? 0.25f : 0.5f) * best->fit.scale;
         for (int c = 0; c < NJ_LANES; c++) {
             f.min[c] = best->fit.min + step * move[0][c];
             f.scale[c] = best->fit.scale + step * (move[1][c] - move[0][c]) / lv->hi;
