@@ -52,7 +52,8 @@ int  nj_gguf_open(nj_gguf **out, const char *path, const nj_gguf_types *types, n
 void nj_gguf_close(nj_gguf *g); /* accepts NULL */
 
 /* The same over bytes in memory (tests, fuzzers, headers of files not yet downloaded); `name` is for messages.
- * size_bytes is the size that the whole file claims to have; only [0, len) is read. Data must outlive the object. */
+ * size_bytes is the size that the whole file claims to have; only [0, len) is read. Data must outlive the object.
+ * -EAGAIN when nothing is wrong but the header goes on past `len`: try again with more of the file. */
 int nj_gguf_parse(nj_gguf **out, const void *data, size_t len, uint64_t size_bytes, const char *name,
                   const nj_gguf_types *types, nj_error *err);
 
@@ -84,7 +85,7 @@ int64_t nj_meta_item_i64(const nj_meta *m, uint64_t index);
 
 /* Overrides or adds a scalar key from text ("llama.rope.freq_base=500000"): the type of an existing key is kept, a new
  * one is int, float, bool or string as it reads. -EINVAL for text without '=', a value that does not fit the type, or an
- * array. Which keys may be changed is the caller's business. */
+ * array. Which keys may be changed is the caller's business. Earlier nj_meta pointers are invalid after it. */
 int nj_gguf_set(nj_gguf *g, const char *assignment, nj_error *err);
 
 /* Reads bytes [offset, offset + len) of a tensor. Thread-safe. -EIO when the file has shrunk or the disk fails. */

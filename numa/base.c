@@ -32,20 +32,23 @@ int nj_remedy(nj_error *err, const char *fmt, ...)
 int nj_error_prefix(nj_error *err, const char *fmt, ...)
 {
     if (!err) return -EINVAL;
-    char prefix[512], text[sizeof err->text];
+    char prefix[512];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(prefix, sizeof prefix, fmt, args);
+    vsnprintf(prefix, sizeof prefix - 2, fmt, args);
     va_end(args);
-    memcpy(text, err->text, sizeof text);
-    int written = snprintf(err->text, sizeof err->text, "%s: %s", prefix, text);
-    (void)written; /* a cut message is still a message */
+    strcat(prefix, ": ");
+    size_t len = strlen(prefix);
+    memmove(err->text + len, err->text, sizeof err->text - len); /* a cut message is still a message */
+    memcpy(err->text, prefix, len);
+    err->text[sizeof err->text - 1] = '\0';
     return err->code;
 }
 
 void *nj_array_new(size_t count, size_t size)
 {
-    return count ? calloc(count, size) : NULL;
+    size_t bytes;
+    return count && !__builtin_mul_overflow(count, size, &bytes) ? calloc(count, size) : NULL;
 }
 
 int nj_array_grow(void *array, size_t *cap, size_t need, size_t size)
