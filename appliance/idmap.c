@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct nj_idmap_slot { nj_fingerprint id; uint64_t value; }; /* id 0, 0: empty */
+struct nj_idmap_slot {
+    nj_fingerprint id;
+    uint64_t value;
+}; /* id 0, 0: empty */
 
 static uint64_t mix(uint64_t z)
 {

@@ -34,18 +34,21 @@ int nj_lines_open(nj_lines *l, const char *path, size_t line_max, nj_error *err)
         return code;
     }
     int rc = nj_lines_start(l, fd, path, line_max, err);
-    if (rc) close(fd);
+    if (rc)
+        close(fd);
+    else
+        l->owned = true;
     return rc;
 }
 
 /* Reads on; 0 at the end of what the file was when opened. */
 static ssize_t fill(nj_lines *l, nj_error *err)
 {
-    char     chunk[4096];
+    char chunk[1 << 14];
     uint64_t total = 0;
     while (total < CHUNK && l->read_at < l->limit) {
         uint64_t left = l->limit - l->read_at;
-        ssize_t  n = pread(l->fd, chunk, left < sizeof chunk ? left : sizeof chunk, (off_t)l->read_at);
+        ssize_t n = pread(l->fd, chunk, left < sizeof chunk ? left : sizeof chunk, (off_t)l->read_at);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return nj_fail(err, -errno, "%s can't be read: %s.", l->path, strerror(errno));
         if (n == 0) return nj_fail(err, -EIO, "%s has become shorter while it was read.", l->path);
@@ -67,8 +70,8 @@ static void drop(nj_lines *l, size_t n)
 
 int nj_lines_next(nj_lines *l, nj_error *err)
 {
-    size_t   searched = l->consumed;
-    char    *end = NULL;
+    size_t searched = l->consumed;
+    char *end = NULL;
     uint64_t skipped = 0;
     l->too_long = false;
     l->offset += l->bytes;
@@ -113,4 +116,6 @@ void nj_lines_rewind(nj_lines *l)
 void nj_lines_close(nj_lines *l)
 {
     nj_buf_free(&l->buf);
+    if (l->owned) close(l->fd);
+    *l = (nj_lines){ .fd = -1 };
 }

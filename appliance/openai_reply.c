@@ -43,10 +43,9 @@ static json_t *chat_token(const nj_tokenizer *t, int32_t id, float logprob, nj_b
                      bytes_json(bytes, scratch->len));
 }
 
-/* Tokens that belong to the answer as given: none that a stop string cut away, and not the end token. */
-static size_t tokens_kept(const nj_token_out *tokens, size_t n, size_t text_len, const nj_tokenizer *t)
+/* Tokens that belong to the answer as given: none that a stop string cut away as a whole. */
+static size_t tokens_kept(const nj_token_out *tokens, size_t n, size_t text_len)
 {
-    if (n && nj_token_is_end(t, tokens[n - 1].token)) n--;
     while (n > 1 && tokens[n - 2].text_end >= text_len && tokens[n - 1].text_end > text_len) n--;
     return n;
 }
@@ -114,7 +113,7 @@ int nj_openai_choice_take(nj_openai_choice *out, const nj_openai_request *r, con
     if (len) memcpy(out->text + echo_len, text, len);
     out->text[out->len] = '\0';
     if (!r->logprobs) return 0;
-    n = tokens_kept(tokens, n, len, t);
+    n = tokens_kept(tokens, n, len);
     out->logprobs = r->kind == NJ_OPENAI_CHAT ? chat_logprobs(t, tokens, n, r->top_logprobs)
                                               : completion_logprobs(t, tokens, n, r->top_logprobs);
     return out->logprobs ? 0 : -ENOMEM;
