@@ -12,18 +12,19 @@
 #define GOLDEN "../shared/golden/logits/" /* all variants */
 #define OWN    "tests/data/logits/"       /* the first three, which between them use every op */
 
-static const char *const variants[] = { "gemma2", "phi3-longrope", "qwen3moe", "llama", "llama-linear", "llama-tied", "llama3",
-                                        "mixtral", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3-yarn" };
+static const char *const variants[] = { "gemma2",     "phi3-longrope", "qwen3moe",  "llama", "llama-linear",
+                                        "llama-tied", "llama3",        "mixtral",   "phi3",  "qwen2",
+                                        "qwen2moe",   "qwen3",         "qwen3-yarn" };
 
 enum { TOKENS_MAX = 64 };
 
 typedef struct golden {
     nj_model *model;
-    int32_t   token[TOKENS_MAX];
-    uint32_t  n, vocab;
-    float    *expected;  /* [n][vocab] */
-    float    *got;       /* [n][vocab] */
-    double    deviation; /* standard deviation of the expected logits */
+    int32_t token[TOKENS_MAX];
+    uint32_t n, vocab;
+    float *expected;  /* [n][vocab] */
+    float *got;       /* [n][vocab] */
+    double deviation; /* standard deviation of the expected logits */
 } golden;
 
 static const char *directory(void)

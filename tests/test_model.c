@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/nj_engine.h"
@@ -13,17 +14,20 @@
 #define MODEL "tests/data/logits/qwen3moe.gguf"
 #define LONG  "tests/data/logits/phi3-longrope.gguf"
 
-/* A copy of a model file with bytes changed. */
-typedef struct patched { char path[64]; nj_buf bytes; } patched;
+/* A copy of a model file, in memory only, with bytes changed. */
+typedef struct patched {
+    char path[64];
+    int fd;
+    nj_buf bytes;
+} patched;
 
 static void patch_open(patched *p, const char *source)
 {
     nj_error err = { 0 };
-    *p = (patched){ .path = "/tmp/nightjar-test-model-XXXXXX" };
+    *p = (patched){ .fd = memfd_create("model", 0) };
+    assert_true(p->fd >= 0);
+    snprintf(p->path, sizeof p->path, "/proc/self/fd/%d", p->fd);
     if (nj_file_read(source, 1 << 24, &p->bytes, &err)) fail_msg("%s", err.text);
-    int fd = mkstemp(p->path);
-    assert_true(fd >= 0);
-    close(fd);
 }
 
 /* Overwrites the bytes `skip` after the end of the first `find`. */
@@ -34,19 +38,16 @@ static void patch(patched *p, const char *find, size_t skip, const void *bytes, 
     memcpy(at + strlen(find) + skip, bytes, len);
 }
 
-static int patch_try(patched *p, nj_error *err)
+static int patch_try(patched *p, nj_model **out, nj_error *err)
 {
-    nj_model *m = NULL;
     *err = (nj_error){ 0 };
-    assert_int_equal(nj_file_write(p->path, p->bytes.data, p->bytes.len, err), 0);
-    int rc = nj_model_open(&m, p->path, NULL, err);
-    if (!rc) nj_model_close(m);
-    return rc;
+    assert_int_equal(pwrite(p->fd, p->bytes.data, p->bytes.len, 0), p->bytes.len);
+    return nj_model_open(out, p->path, NULL, err);
 }
 
 static void patch_close(patched *p)
 {
-    unlink(p->path);
+    close(p->fd);
     nj_buf_free(&p->bytes);
 }
 
@@ -54,9 +55,10 @@ static void refused_with(const char *find, size_t skip, const void *bytes, size_
 {
     patched p;
     nj_error err;
+    nj_model *m;
     patch_open(&p, MODEL);
     patch(&p, find, skip, bytes, len);
-    assert_true(patch_try(&p, &err) < 0);
+    assert_true(patch_try(&p, &m, &err) < 0);
     if (!strstr(err.text, expected)) fail_msg("\"%s\" does not say \"%s\"", err.text, expected);
     patch_close(&p);
 }
@@ -78,7 +80,8 @@ static void a_missing_tensor_is_named(void **state)
 static void a_misshapen_tensor_is_named(void **state)
 {
     (void)state;
-    refused_with("qwen3moe.attention.head_count_kv", 4, &(uint32_t){ 1 }, 4, "blk.0.attn_k.weight has shape 64 x 32 x 1");
+    refused_with("qwen3moe.attention.head_count_kv", 4, &(uint32_t){ 1 }, 4,
+                 "blk.0.attn_k.weight has shape 64 x 32 x 1");
     refused_with("qwen3moe.expert_count", 4, &(uint32_t){ 4 }, 4, "blk.0.ffn_gate_inp.weight has shape");
     refused_with("qwen3moe.block_count", 4, &(uint32_t){ 3 }, 4, "blk.2.attn_norm.weight is missing");
 }
@@ -86,15 +89,26 @@ static void a_misshapen_tensor_is_named(void **state)
 static void impossible_numbers_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *key; uint32_t value; } u32[] = {
-        { "qwen3moe.block_count", 0 },          { "qwen3moe.block_count", UINT32_MAX },
-        { "qwen3moe.embedding_length", 0 },     { "qwen3moe.embedding_length", UINT32_MAX },
-        { "qwen3moe.attention.head_count", 0 }, { "qwen3moe.attention.head_count", UINT32_MAX },
-        { "qwen3moe.attention.head_count_kv", 0 }, { "qwen3moe.attention.head_count_kv", 3 },
-        { "qwen3moe.attention.key_length", 0 }, { "qwen3moe.attention.key_length", 15 },
-        { "qwen3moe.attention.value_length", 8 }, { "qwen3moe.rope.dimension_count", 64 },
-        { "qwen3moe.rope.dimension_count", 7 }, { "qwen3moe.expert_used_count", 0 },
-        { "qwen3moe.expert_used_count", 9 },    { "qwen3moe.expert_count", UINT32_MAX },
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } u32[] = {
+        { "qwen3moe.block_count", 0 },
+        { "qwen3moe.block_count", UINT32_MAX },
+        { "qwen3moe.embedding_length", 0 },
+        { "qwen3moe.embedding_length", UINT32_MAX },
+        { "qwen3moe.attention.head_count", 0 },
+        { "qwen3moe.attention.head_count", UINT32_MAX },
+        { "qwen3moe.attention.head_count_kv", 0 },
+        { "qwen3moe.attention.head_count_kv", 3 },
+        { "qwen3moe.attention.key_length", 0 },
+        { "qwen3moe.attention.key_length", 15 },
+        { "qwen3moe.attention.value_length", 8 },
+        { "qwen3moe.rope.dimension_count", 64 },
+        { "qwen3moe.rope.dimension_count", 7 },
+        { "qwen3moe.expert_used_count", 0 },
+        { "qwen3moe.expert_used_count", 9 },
+        { "qwen3moe.expert_count", UINT32_MAX },
         { "qwen3moe.context_length", 0 },
     };
     for (size_t i = 0; i < NJ_COUNT(u32); i++) refused_with(u32[i].key, 4, &u32[i].value, 4, "qwen3moe");
@@ -102,11 +116,59 @@ static void impossible_numbers_are_refused(void **state)
     refused_with("qwen3moe.rope.freq_base", 4, &(float){ -1 }, 4, "freq_base");
 }
 
+/* Runs a few tokens through a model that opened in spite of its damage: whatever comes out, it must not crash. */
+static void use_model(const nj_model *m)
+{
+    nj_engine *e;
+    nj_session *s;
+    int32_t prompt[] = { 1, 2, 3 };
+    nj_request r = { .prompt = prompt, .prompt_len = 3, .max_tokens = 2 };
+    nj_sampling_defaults(m, &r.sampling);
+    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .rows_max = 4, .kv_bytes_max = 1 << 24 },
+                      NULL))
+        return;
+    if (!nj_session_new(e, &r, &s, NULL))
+        while (nj_engine_run(e, NULL) > 0) {
+        }
+    nj_engine_free(e);
+}
+
+static void damaged_headers_never_crash(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 400, HEADER = 9000 };
+    patched p;
+    nj_error err;
+    uint32_t random = 1, opened = 0;
+    patch_open(&p, MODEL);
+    char *pristine = malloc(HEADER);
+    memcpy(pristine, p.bytes.data, HEADER);
+    for (int round = 0; round < ROUNDS; round++) {
+        nj_model *m = NULL;
+        for (int k = 0; k < 1 + round % 4; k++) {
+            random = random * 1664525u + 1013904223u;
+            p.bytes.data[(random >> 8) % HEADER] ^= (char)(1u << (random >> 4) % 8);
+        }
+        if (patch_try(&p, &m, &err) == 0) {
+            opened++;
+            use_model(m);
+            nj_model_close(m);
+        } else {
+            assert_true(err.code < 0 && err.text[0]);
+        }
+        memcpy(p.bytes.data, pristine, HEADER);
+    }
+    assert_true(opened > 0 && opened < ROUNDS); /* both kinds of damage were met */
+    free(pristine);
+    patch_close(&p);
+}
+
 static int open_with(const char *path, const char *set, const char *rope, uint32_t context, nj_model **m, nj_error *err)
 {
     *err = (nj_error){ 0 };
-    return nj_model_open(m, path, &(nj_model_options){ .set = &set, .set_count = set != NULL, .rope_scaling = rope,
-                                                       .context = context }, err);
+    return nj_model_open(
+        m, path, &(nj_model_options){ .set = &set, .set_count = set != NULL, .rope_scaling = rope, .context = context },
+        err);
 }
 
 static void a_shape_bound_key_is_refused_with_the_reason(void **state)
@@ -158,7 +220,8 @@ static void free_keys_can_be_overridden(void **state)
 {
     (void)state;
     assert_true(changes_logits(MODEL, "qwen3moe.rope.freq_base=500000", NULL, 0));
-    assert_true(changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
+    assert_true(
+        changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
     assert_true(changes_logits(MODEL, "expert_used_count=1", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_weights_norm=false", NULL, 0));
     assert_false(changes_logits(MODEL, "general.name=other", NULL, 0));
@@ -206,6 +269,7 @@ int main(void)
         cmocka_unit_test(a_missing_tensor_is_named),
         cmocka_unit_test(a_misshapen_tensor_is_named),
         cmocka_unit_test(impossible_numbers_are_refused),
+        cmocka_unit_test(damaged_headers_never_crash),
         cmocka_unit_test(a_shape_bound_key_is_refused_with_the_reason),
         cmocka_unit_test(free_keys_can_be_overridden),
         cmocka_unit_test(rope_scaling_can_be_chosen),

@@ -47,9 +47,15 @@ static nj_session *submit(nj_engine *e, uint32_t i, uint32_t max_tokens)
     int32_t prompt[PROMPT_MAX];
     nj_session *s;
     nj_error err = { 0 };
-    nj_request r = { .prompt = prompt, .max_tokens = max_tokens, .ignore_eos = true,
-                     .sampling = { .temperature = i % 3 ? 1.0f : 0.0f, .top_p = 0.9f, .typical_p = 1, .repeat_penalty = 1.1f,
-                                   .penalty_window = 64, .seed = i } };
+    nj_request r = { .prompt = prompt,
+                     .max_tokens = max_tokens,
+                     .ignore_eos = true,
+                     .sampling = { .temperature = i % 3 ? 1.0f : 0.0f,
+                                   .top_p = 0.9f,
+                                   .typical_p = 1,
+                                   .repeat_penalty = 1.1f,
+                                   .penalty_window = 64,
+                                   .seed = i } };
     r.prompt_len = make_prompt(i, prompt);
     if (nj_session_new(e, &r, &s, &err)) fail_msg("%s", err.text);
     return s;
@@ -86,7 +92,8 @@ static void answer_alone(const nj_model *m, int32_t ids[REQUESTS][ANSWER])
 }
 
 /* Returns how often a request lost its pages. */
-static uint64_t answers_are_equal_beside_others(const char *path, uint32_t threads, uint32_t rows_max, uint64_t kv_bytes)
+static uint64_t answers_are_equal_beside_others(const char *path, uint32_t threads, uint32_t rows_max,
+                                                uint64_t kv_bytes)
 {
     nj_engine_stats stats;
     int32_t alone[REQUESTS][ANSWER], together[ANSWER];
@@ -96,7 +103,8 @@ static uint64_t answers_are_equal_beside_others(const char *path, uint32_t threa
     nj_engine *e = new_engine(m, threads, rows_max, kv_bytes);
     for (uint32_t i = 0; i < REQUESTS / 2; i++) s[i] = submit(e, i, ANSWER);
     for (int step = 0; step < 5; step++) assert_true(nj_engine_run(e, NULL) > 0);
-    for (uint32_t i = REQUESTS; i-- > REQUESTS / 2;) s[i] = submit(e, i, ANSWER); /* others arrive later, in another order */
+    for (uint32_t i = REQUESTS; i-- > REQUESTS / 2;)
+        s[i] = submit(e, i, ANSWER); /* others arrive later, in another order */
     run_all(e);
     for (uint32_t i = 0; i < REQUESTS; i++) {
         assert_int_equal(nj_session_finish(s[i]), NJ_FINISH_LENGTH);
@@ -212,7 +220,12 @@ static void log_probabilities_come_with_the_tokens(void **state)
     nj_engine *e = new_engine(m, 1, 0, 1 << 28);
     int32_t prompt[] = { 5, 17, 9 };
     nj_session *s;
-    nj_request r = { .prompt = prompt, .prompt_len = 3, .max_tokens = 6, .ignore_eos = true, .logprobs = true, .top_logprobs = 3,
+    nj_request r = { .prompt = prompt,
+                     .prompt_len = 3,
+                     .max_tokens = 6,
+                     .ignore_eos = true,
+                     .logprobs = true,
+                     .top_logprobs = 3,
                      .sampling = { .top_p = 1, .typical_p = 1, .repeat_penalty = 1 } };
     assert_int_equal(nj_session_new(e, &r, &s, NULL), 0);
     run_all(e);
