@@ -328,6 +328,7 @@ int nj_cli_out_close(void)
 
 volatile bool nj_cli_interrupted;
 static volatile bool second_kills;
+static volatile sig_atomic_t interrupt_signal;
 
 static void on_interrupt(int number)
 {
@@ -335,7 +336,13 @@ static void on_interrupt(int number)
         signal(number, SIG_DFL);
         raise(number); /* delivered when the handler returns */
     }
+    interrupt_signal = number;
     nj_cli_interrupted = true;
+}
+
+int nj_cli_interrupt_status(void)
+{
+    return 128 + interrupt_signal;
 }
 
 void nj_cli_catch_interrupt(bool kills)
