@@ -373,9 +373,10 @@ static int whole_number(const nj_meta *m, uint64_t max, uint64_t *v, nj_error *e
 {
     if (!m) return 0;
     if (!nj_meta_is_integer(m->type))
-        return nj_fail(err, -EINVAL, "key %s is of type %s, not an integer.", m->key.data, nj_meta_type_name(m->type));
+        return nj_fail(err, -EINVAL, "key %.200s is of type %s, not an integer.", m->key.data,
+                       nj_meta_type_name(m->type));
     if ((m->type != NJ_META_U64 && m->i < 0) || (uint64_t)m->i > max)
-        return nj_fail(err, -EINVAL, "key %s is out of range (0 to %" PRIu64 ").", m->key.data, max);
+        return nj_fail(err, -EINVAL, "key %.200s is out of range (0 to %" PRIu64 ").", m->key.data, max);
     *v = (uint64_t)m->i;
     return 0;
 }
@@ -404,15 +405,15 @@ static int place_tensors(nj_tensor *tensors, uint64_t n, uint64_t header_bytes, 
         uint64_t end;
         if (t->offset & (alignment - 1)) {
             rc = nj_fail(err, -EINVAL,
-                         "tensor %s starts at offset %" PRIu64 ", which is not a multiple of the "
+                         "tensor %.200s starts at offset %" PRIu64 ", which is not a multiple of the "
                          "alignment, %" PRIu64 ".",
                          t->name.data, t->offset, alignment);
         } else if (__builtin_add_overflow(t->offset, start, &t->offset) ||
                    __builtin_add_overflow(t->offset, t->bytes, &end)) {
-            rc = nj_fail(err, -EINVAL, "tensor %s ends past any possible file.", t->name.data);
+            rc = nj_fail(err, -EINVAL, "tensor %.200s ends past any possible file.", t->name.data);
         } else if (end > file_bytes) {
-            nj_fail(err, -EINVAL, "tensor %s ends at byte %" PRIu64 ", the file has %" PRIu64 ".", t->name.data, end,
-                    file_bytes);
+            nj_fail(err, -EINVAL, "tensor %.200s ends at byte %" PRIu64 ", the file has %" PRIu64 ".", t->name.data,
+                    end, file_bytes);
             rc = nj_remedy(err, "The download is incomplete. Fetch it again.");
         } else {
             extent[i] = (struct extent){ t->offset, end, t };
@@ -421,7 +422,7 @@ static int place_tensors(nj_tensor *tensors, uint64_t n, uint64_t header_bytes, 
     if (!rc && n) qsort(extent, n, sizeof *extent, extent_order);
     for (uint64_t i = 1; i < n && !rc; i++)
         if (extent[i].offset < extent[i - 1].end)
-            rc = nj_fail(err, -EINVAL, "tensors %s and %s overlap at byte %" PRIu64 ".",
+            rc = nj_fail(err, -EINVAL, "tensors %.200s and %.200s overlap at byte %" PRIu64 ".",
                          extent[i - 1].tensor->name.data, extent[i].tensor->name.data, extent[i].offset);
     free(extent);
     return rc;
@@ -431,7 +432,7 @@ static int index_metas(const nj_meta *metas, uint64_t n, nj_index *index, nj_err
 {
     for (uint64_t i = 0; i < n; i++) {
         int rc = nj_index_add(index, metas, sizeof *metas, i);
-        if (rc == -EEXIST) return nj_fail(err, -EINVAL, "key %s occurs twice.", metas[i].key.data);
+        if (rc == -EEXIST) return nj_fail(err, -EINVAL, "key %.200s occurs twice.", metas[i].key.data);
         if (rc) return nj_fail(err, rc, "not enough memory for %" PRIu64 " keys.", n);
     }
     return 0;
@@ -459,7 +460,7 @@ static int index_tensors(nj_gguf *g, size_t first, uint32_t file, nj_error *err)
     for (size_t i = first; i < g->n_tensors; i++) {
         g->tensors[i].file = file;
         int rc = nj_index_add(&g->tensor_index, g->tensors, sizeof *g->tensors, i);
-        if (rc == -EEXIST) return nj_fail(err, -EINVAL, "tensor %s occurs twice.", g->tensors[i].name.data);
+        if (rc == -EEXIST) return nj_fail(err, -EINVAL, "tensor %.200s occurs twice.", g->tensors[i].name.data);
         if (rc) return nj_fail(err, rc, "not enough memory for %zu tensors.", g->n_tensors);
     }
     return 0;

@@ -135,7 +135,7 @@ int64_t nj_meta_item_i64(const nj_meta *m, uint64_t index)
 
 static int wrong_type(const nj_gguf *g, const nj_meta *m, const char *wanted, nj_error *err)
 {
-    return nj_fail(err, -EINVAL, "%s: key %s is of type %s, not %s.", nj_gguf_path(g), m->key.data,
+    return nj_fail(err, -EINVAL, "%s: key %.200s is of type %s, not %s.", nj_gguf_path(g), m->key.data,
                    nj_meta_type_name(m->type), wanted);
 }
 
@@ -145,10 +145,10 @@ static int unsigned_value(const nj_gguf *g, const char *key, uint64_t max, uint6
     if (!m) return -ENOENT;
     if (!nj_meta_is_integer(m->type)) return wrong_type(g, m, "an integer", err);
     if (m->type != NJ_META_U64 && m->i < 0)
-        return nj_fail(err, -EINVAL, "%s: key %s is %" PRId64 ", which may not be negative.", nj_gguf_path(g), key,
+        return nj_fail(err, -EINVAL, "%s: key %.200s is %" PRId64 ", which may not be negative.", nj_gguf_path(g), key,
                        m->i);
     if ((uint64_t)m->i > max)
-        return nj_fail(err, -EINVAL, "%s: key %s is %" PRIu64 ", more than %" PRIu64 ".", nj_gguf_path(g), key,
+        return nj_fail(err, -EINVAL, "%s: key %.200s is %" PRIu64 ", more than %" PRIu64 ".", nj_gguf_path(g), key,
                        (uint64_t)m->i, max);
     *out = (uint64_t)m->i;
     return 0;
@@ -175,7 +175,7 @@ int nj_gguf_get_f32(const nj_gguf *g, const char *key, float *out, nj_error *err
     if (!nj_meta_is_integer(m->type) && m->type != NJ_META_F32 && m->type != NJ_META_F64)
         return wrong_type(g, m, "a number", err);
     if (!(fabs(m->f) <= FLT_MAX))
-        return nj_fail(err, -EINVAL, "%s: key %s is %g, which is not a finite float.", nj_gguf_path(g), key, m->f);
+        return nj_fail(err, -EINVAL, "%s: key %.200s is %g, which is not a finite float.", nj_gguf_path(g), key, m->f);
     *out = (float)m->f;
     return 0;
 }
@@ -293,13 +293,13 @@ static const char *keep_text(nj_gguf *g, const char *text, size_t len)
 static int set_value(nj_gguf *g, nj_meta *m, const char *text, nj_error *err)
 {
     if (m->type == NJ_META_ARRAY)
-        return nj_fail(err, -EINVAL, "%s: key %s is an array, which can't be set.", nj_gguf_path(g), m->key.data);
+        return nj_fail(err, -EINVAL, "%s: key %.200s is an array, which can't be set.", nj_gguf_path(g), m->key.data);
     if (m->type == NJ_META_STRING) {
         const char *kept = keep_text(g, text, strlen(text));
         if (!kept) return nj_fail(err, -ENOMEM, "%s: not enough memory.", nj_gguf_path(g));
         m->s = (nj_str){ kept, strlen(text) };
     } else if (!read_number(m, text)) {
-        nj_fail(err, -EINVAL, "%s: key %s is of type %s, \"%s\" is not.", nj_gguf_path(g), m->key.data,
+        nj_fail(err, -EINVAL, "%s: key %.200s is of type %s, \"%s\" is not.", nj_gguf_path(g), m->key.data,
                 nj_meta_type_name(m->type), text);
         return m->type == NJ_META_BOOL ? nj_remedy(err, "Write true or false.") : -EINVAL;
     }

@@ -250,11 +250,11 @@ int nj_gguf_read(const nj_gguf *g, const nj_tensor *t, uint64_t offset, void *ds
     const struct nj_gguf_file *f = &g->files[t->file];
     if (offset > t->bytes || len > t->bytes - offset)
         return nj_fail(err, -EINVAL,
-                       "%s: tensor %s has %" PRIu64 " bytes, %" PRIu64 " from %" PRIu64 " were asked for.", f->path,
+                       "%s: tensor %.200s has %" PRIu64 " bytes, %" PRIu64 " from %" PRIu64 " were asked for.", f->path,
                        t->name.data, t->bytes, len, offset);
     if (f->fd >= 0) return read_at(f, t->offset + offset, dst, len, err);
     if (t->offset + offset + len > f->data_len)
-        return nj_fail(err, -EIO, "%s: tensor %s is not in memory.", f->path, t->name.data);
+        return nj_fail(err, -EIO, "%s: tensor %.200s is not in memory.", f->path, t->name.data);
     if (len) memcpy(dst, f->data + t->offset + offset, len);
     return 0;
 }

@@ -192,8 +192,8 @@ int nj_gguf_writer_tensor(nj_gguf_writer *w, const char *name, uint32_t type, ui
     int rc = check_open(w, "tensor", name, err);
     if (rc) return rc;
     if (n_dims < 1 || n_dims > 4 || !bytes || bytes > INT64_MAX)
-        return nj_fail(err, -EINVAL, "%s: tensor %s has %" PRIu32 " dimensions and %" PRIu64 " bytes.", w->part.path,
-                       name, n_dims, bytes);
+        return nj_fail(err, -EINVAL, "%s: tensor %.200s has %" PRIu32 " dimensions and %" PRIu64 " bytes.",
+                       w->part.path, name, n_dims, bytes);
     if (nj_array_grow(&w->tensors, &w->cap_tensors, w->n_tensors + 1, sizeof *w->tensors)) return no_memory(w, err);
     struct tensor *t = &w->tensors[w->n_tensors];
     *t = (struct tensor){ .name = { strdup(name), strlen(name) }, .type = type, .n_dims = n_dims, .bytes = bytes };
@@ -205,7 +205,7 @@ int nj_gguf_writer_tensor(nj_gguf_writer *w, const char *name, uint32_t type, ui
         return 0;
     }
     free((char *)t->name.data);
-    return rc == -EEXIST ? nj_fail(err, -EINVAL, "%s: tensor %s is there already.", w->part.path, name)
+    return rc == -EEXIST ? nj_fail(err, -EINVAL, "%s: tensor %.200s is there already.", w->part.path, name)
                          : no_memory(w, err);
 }
 
@@ -220,7 +220,7 @@ static int find_alignment(nj_gguf_writer *w, nj_error *err)
     size_t at = nj_index_find(&w->key_index, w->keys, sizeof *w->keys, key, sizeof key - 1);
     w->alignment = at == NJ_INDEX_NONE ? NJ_GGUF_ALIGNMENT_DEFAULT : w->keys[at].whole;
     if (nj_gguf_alignment_ok(w->alignment)) return 0;
-    return nj_fail(err, -EINVAL, "%s: key %s must be a power of two up to 2^30.", w->part.path, key);
+    return nj_fail(err, -EINVAL, "%s: key %.200s must be a power of two up to 2^30.", w->part.path, key);
 }
 
 static int write_header(nj_gguf_writer *w, nj_error *err)
@@ -309,7 +309,7 @@ int nj_gguf_writer_commit(nj_gguf_writer *w, nj_error *err)
     if (w->failed) return already_failed(w, err);
     if (!w->header_done && (rc = write_header(w, err)) != 0) return rc;
     if (w->tensor < w->n_tensors)
-        return nj_fail(err, -EINVAL, "%s: data of tensor %s is missing: %" PRIu64 " of %" PRIu64 " bytes came.",
+        return nj_fail(err, -EINVAL, "%s: data of tensor %.200s is missing: %" PRIu64 " of %" PRIu64 " bytes came.",
                        w->part.path, w->tensors[w->tensor].name.data, w->done, w->tensors[w->tensor].bytes);
     return nj_part_commit(&w->part, err);
 }
