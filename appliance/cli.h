@@ -79,6 +79,9 @@ int nj_cli_out_close(void);
 
 extern volatile bool nj_cli_interrupted;
 
+/* The exit status that shells expect of a program stopped by the signal that came: 130 or 143. */
+int nj_cli_interrupt_status(void);
+
 /* From now on SIGINT and SIGTERM only set the flag, and system calls are interrupted. With `second_kills`, another
  * one while the flag is set ends the program at once. */
 void nj_cli_catch_interrupt(bool second_kills);
@@ -118,5 +121,8 @@ void nj_cli_model_args_free(nj_cli_model_args *a);
 /* The whole prompt: `text` if not NULL, else the file at `path` ("-": stdin), else standard input when it is not a
  * terminal. -ENODATA when there is none of them. Every trailing byte is kept. */
 int nj_cli_prompt(const char *text, const char *path, nj_buf *out, nj_error *err);
+
+/* Appends token ids written as "5,17 9" (commas, spaces, newlines). Each must lie in 0..vocab-1. */
+int nj_cli_ids(const char *text, int32_t vocab, nj_tokens *out, nj_error *err);
 
 #endif

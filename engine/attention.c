@@ -1,5 +1,5 @@
-/* Attention over paged keys and values with an online softmax (Milakov & Gimelshein 2018). Tiles are KV pages, so they lie
- * at fixed absolute positions and a row's result does not depend on how the prompt was cut into chunks. */
+/* Attention over paged keys and values with an online softmax (Milakov & Gimelshein 2018). Tiles are KV pages, so they
+ * lie at fixed absolute positions and a row's result does not depend on how the prompt was cut into chunks. */
 #include "engine/step.h"
 
 #include <math.h>

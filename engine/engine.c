@@ -44,8 +44,10 @@ int nj_engine_new(nj_engine **out, const nj_model *m, const nj_engine_options *o
     e->row = nj_array_new(e->step.rows_max, sizeof *e->row);
     e->row_session = nj_array_new(e->step.rows_max, sizeof *e->row_session);
     if (!rc && (!e->row || !e->row_session)) rc = nj_fail(err, -ENOMEM, "no memory");
-    if (rc) nj_engine_free(e);
-    else *out = e;
+    if (rc)
+        nj_engine_free(e);
+    else
+        *out = e;
     return rc;
 }
 
@@ -122,8 +124,9 @@ static int place_rows(nj_engine *e, const nj_row *rows, uint32_t n, nj_error *er
     for (uint32_t i = 0; i < n && !rc; i++) {
         nj_sequence *q = rows[i].sequence;
         rc = nj_kv_reserve(&e->kv, q, q->length + q->pending);
-        if (rc) nj_fail(err, rc, "no room for more KV pages (%.1f of %.1f GB in use)", (double)e->kv.bytes / 1e9,
-                        (double)e->kv.bytes_max / 1e9);
+        if (rc)
+            nj_fail(err, rc, "no room for more KV pages (%.1f of %.1f GB in use)", (double)e->kv.bytes / 1e9,
+                    (double)e->kv.bytes_max / 1e9);
     }
     return rc;
 }

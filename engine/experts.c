@@ -51,7 +51,8 @@ void nj_step_group(nj_step *s, const nj_op *op)
     r->bytes += r->active_count * (2 * op->w->stride + op->w2->stride); /* gate and up are of one shape */
 }
 
-/* One expert's panels [begin, end) for all its rows. Returns the number of rows; pointers are left in own->x and own->y. */
+/* One expert's panels [begin, end) for all its rows. Returns the number of rows; pointers are left in own->x and
+ * own->y. */
 static uint32_t expert_linear(const nj_step *s, const nj_weight *w, uint32_t expert, uint32_t begin, uint32_t end,
                               nj_slot src, bool src_per_entry, nj_slot dst, uint32_t dst_offset, const nj_worker *own)
 {
@@ -68,7 +69,9 @@ static uint32_t expert_linear(const nj_step *s, const nj_weight *w, uint32_t exp
 }
 
 /* This worker's share of all active experts' panels, as (expert, first panel, end panel) pieces. */
-typedef struct piece { uint32_t expert, begin, end; } piece;
+typedef struct piece {
+    uint32_t expert, begin, end;
+} piece;
 
 static bool next_piece(const nj_step *s, uint32_t panels, uint64_t *at, uint64_t end, piece *out)
 {
@@ -92,7 +95,8 @@ void nj_step_expert_up(const nj_step *s, const nj_op *op, uint32_t worker, uint3
     nj_share((uint64_t)panels * s->routing.active_count, worker, workers, &at, &end);
     while (next_piece(s, panels, &at, end, &p)) {
         expert_linear(s, op->w, p.expert, p.begin, p.end, op->src, false, NJ_SLOT_EXPERT_FF, 0, own);
-        uint32_t n = expert_linear(s, op->w2, p.expert, p.begin, p.end, op->src, false, NJ_SLOT_EXPERT_FF, op->width, own);
+        uint32_t n =
+            expert_linear(s, op->w2, p.expert, p.begin, p.end, op->src, false, NJ_SLOT_EXPERT_FF, op->width, own);
         uint32_t first = p.begin * NJ_PANEL_ROWS, last = p.end * NJ_PANEL_ROWS;
         if (last > op->width) last = op->width;
         const uint32_t *entry = s->routing.entry + s->routing.first[p.expert];

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const arch_names[NJ_ARCH_COUNT] = { "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "phi3", "gemma2" };
+static const char *const arch_names[NJ_ARCH_COUNT] = { "llama",    "qwen2", "qwen2moe", "qwen3",
+                                                       "qwen3moe", "phi3",  "gemma2" };
 
 const char *nj_arch_name(nj_arch arch)
 {
@@ -17,9 +18,9 @@ const char *nj_arch_name(nj_arch arch)
 /* Reading many keys of one architecture: the first failure sticks and later reads do nothing. */
 typedef struct reader {
     const nj_gguf *g;
-    const char    *arch;
-    nj_error      *err;
-    int            rc;
+    const char *arch;
+    nj_error *err;
+    int rc;
 } reader;
 
 static const char *key_name(const reader *r, const char *suffix, char key[128])
@@ -37,7 +38,8 @@ static void read_u32(reader *r, const char *suffix, uint32_t max, uint32_t *out)
     if (rc == -ENOENT) return;
     r->rc = rc;
     if (!rc && *out > max)
-        r->rc = nj_fail(r->err, -EINVAL, "%s: %s is %u, the most Nightjar accepts is %u", nj_gguf_path(r->g), key, *out, max);
+        r->rc = nj_fail(r->err, -EINVAL, "%s: %s is %u, the most Nightjar accepts is %u", nj_gguf_path(r->g), key, *out,
+                        max);
 }
 
 static void need_u32(reader *r, const char *suffix, uint32_t max, uint32_t *out)
@@ -46,7 +48,8 @@ static void need_u32(reader *r, const char *suffix, uint32_t max, uint32_t *out)
     *out = 0;
     read_u32(r, suffix, max, out);
     if (!r->rc && *out == 0)
-        r->rc = nj_fail(r->err, -EINVAL, "%s: metadata key %s is missing or 0", nj_gguf_path(r->g), key_name(r, suffix, key));
+        r->rc = nj_fail(r->err, -EINVAL, "%s: metadata key %s is missing or 0", nj_gguf_path(r->g),
+                        key_name(r, suffix, key));
 }
 
 /* An optional finite number in [min, max]. */
@@ -93,8 +96,8 @@ static void read_attention(reader *r, nj_hparams *h)
     read_u32(r, "attention.head_count_kv", 4096, &h->kv_heads);
     if (r->rc) return;
     if (h->kv_heads == 0 || h->heads % h->kv_heads) {
-        r->rc = nj_fail(r->err, -EINVAL, "%s: %s.attention.head_count %u is not a multiple of head_count_kv %u", nj_gguf_path(r->g),
-                        r->arch, h->heads, h->kv_heads);
+        r->rc = nj_fail(r->err, -EINVAL, "%s: %s.attention.head_count %u is not a multiple of head_count_kv %u",
+                        nj_gguf_path(r->g), r->arch, h->heads, h->kv_heads);
         return;
     }
     h->head_dim = h->d_model / h->heads;
@@ -142,8 +145,10 @@ static void read_experts(reader *r, nj_hparams *h)
 /* "yarn:4", "linear:2", "none": what the user asked for instead of the file's own scaling. */
 static int override_rope(nj_hparams *h, const char *text, nj_error *err)
 {
-    static const struct { const char *name; nj_rope_scaling kind; } kinds[] = {
-        { "none", NJ_ROPE_PLAIN }, { "linear:", NJ_ROPE_LINEAR }, { "yarn:", NJ_ROPE_YARN } };
+    static const struct {
+        const char *name;
+        nj_rope_scaling kind;
+    } kinds[] = { { "none", NJ_ROPE_PLAIN }, { "linear:", NJ_ROPE_LINEAR }, { "yarn:", NJ_ROPE_YARN } };
     for (size_t i = 0; i < NJ_COUNT(kinds); i++) {
         size_t len = strlen(kinds[i].name);
         if (strncmp(text, kinds[i].name, len)) continue;
@@ -191,16 +196,20 @@ static void read_rope(reader *r, nj_hparams *h, const nj_model_options *opt)
         r->rc = rc;
         return;
     }
-    if (strcmp(kind.data, "linear") == 0) h->rope_scaling = NJ_ROPE_LINEAR;
-    else if (strcmp(kind.data, "yarn") == 0) h->rope_scaling = NJ_ROPE_YARN;
-    else if (strcmp(kind.data, "longrope") == 0) h->rope_scaling = NJ_ROPE_LONG;
+    if (strcmp(kind.data, "linear") == 0)
+        h->rope_scaling = NJ_ROPE_LINEAR;
+    else if (strcmp(kind.data, "yarn") == 0)
+        h->rope_scaling = NJ_ROPE_YARN;
+    else if (strcmp(kind.data, "longrope") == 0)
+        h->rope_scaling = NJ_ROPE_LONG;
     else if (strcmp(kind.data, "none") != 0) {
         r->rc = nj_fail(r->err, -ENOTSUP, "%s: %s \"%.32s\" is not known", nj_gguf_path(r->g), key, kind.data);
         return;
     }
     /* Phi-3's long-rope files may leave the factor out; it follows from the stretch (Ding et al. 2024, LongRoPE). */
     if (h->arch == NJ_ARCH_PHI3 && h->rope_attn_factor == 0.0f && h->rope_context > 1 && h->context > h->rope_context)
-        h->rope_attn_factor = sqrtf(1.0f + logf((float)h->context / (float)h->rope_context) / logf((float)h->rope_context));
+        h->rope_attn_factor =
+            sqrtf(1.0f + logf((float)h->context / (float)h->rope_context) / logf((float)h->rope_context));
     if (opt && opt->rope_scaling) r->rc = override_rope(h, opt->rope_scaling, r->err);
 }
 
@@ -220,15 +229,21 @@ int nj_hparams_read(nj_hparams *h, const nj_gguf *g, const nj_model_options *opt
     read_rope(&r, h, opt);
     if (r.rc) return r.rc;
     if (h->experts == 0 && h->d_ff == 0)
-        return nj_fail(err, -EINVAL, "%s: metadata key %s.feed_forward_length is missing or 0", nj_gguf_path(g), r.arch);
+        return nj_fail(err, -EINVAL, "%s: metadata key %s.feed_forward_length is missing or 0", nj_gguf_path(g),
+                       r.arch);
     if (opt && opt->context) h->context = opt->context;
     return 0;
 }
 
 int nj_sampling_read(nj_sampling *s, const nj_gguf *g, nj_error *err)
 {
-    *s = (nj_sampling){ .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .typical_p = 1.0f,
-                        .repeat_penalty = 1.0f, .penalty_window = 64 };
+    *s = (nj_sampling){ .temperature = 0.8f,
+                        .top_k = 40,
+                        .top_p = 0.95f,
+                        .min_p = 0.05f,
+                        .typical_p = 1.0f,
+                        .repeat_penalty = 1.0f,
+                        .penalty_window = 64 };
     reader r = { g, "general.sampling", err, 0 };
     read_f32(&r, "temp", 0, 100, &s->temperature);
     read_u32(&r, "top_k", INT32_MAX, &s->top_k);
@@ -239,7 +254,8 @@ int nj_sampling_read(nj_sampling *s, const nj_gguf *g, nj_error *err)
     return r.rc;
 }
 
-/* YaRN (Peng et al. 2023): fast dimensions keep their frequency, slow ones are divided by the factor, a ramp between. */
+/* YaRN (Peng et al. 2023): fast dimensions keep their frequency, slow ones are divided by the factor, a ramp between.
+ */
 static double yarn_frequency(const nj_hparams *h, uint32_t i, double freq)
 {
     double dim = h->rope_dim, base = log((double)h->rope_base);

@@ -277,8 +277,10 @@ uint64_t nj_kv_bytes_for(const nj_kv *kv, uint32_t length)
 
 void nj_kv_free(nj_kv *kv)
 {
-    while (prefix_evict(kv)) {}
-    while (free_page_return(kv)) {}
+    while (prefix_evict(kv)) {
+    }
+    while (free_page_return(kv)) {
+    }
     free(kv->bucket);
     *kv = (nj_kv){ 0 };
 }

@@ -2,8 +2,8 @@
  *
  * A page belongs to one cache group and holds, for each layer of it, keys [kv_heads][64][row] and then values likewise,
  * so that attention reads one head's keys forward. A page that several sequences (or the prefix index) hold is never
- * written: a writer copies it first. Every row is computed by one recipe (DESIGN, row invariance), so a shared page holds
- * the very bits that the request would have computed itself. */
+ * written: a writer copies it first. Every row is computed by one recipe (DESIGN, row invariance), so a shared page
+ * holds the very bits that the request would have computed itself. */
 #ifndef NJ_KV_H
 #define NJ_KV_H
 
@@ -13,45 +13,45 @@ enum { NJ_KV_PAGE = 64 };
 
 typedef struct nj_kv_page {
     uint32_t refs;
-    uint8_t  group;
+    uint8_t group;
     struct nj_kv_page *next_free;
-    char     data[] __attribute__((aligned(64)));
+    char data[] __attribute__((aligned(64)));
 } nj_kv_page;
 
 /* Full pages known by their tokens: a node is 64 tokens that follow its parent's. */
 typedef struct nj_prefix {
     struct nj_prefix *parent, *hash_next, *newer, *older; /* newer, older: order of use, for eviction */
-    uint64_t    hash;
-    uint32_t    children, users;                          /* sequences whose last full page this is */
-    nj_kv_page *page[NJ_CACHE_GROUPS_MAX];                /* NULL: a window left it behind before it was shared */
-    int32_t     token[NJ_KV_PAGE];
+    uint64_t hash;
+    uint32_t children, users;              /* sequences whose last full page this is */
+    nj_kv_page *page[NJ_CACHE_GROUPS_MAX]; /* NULL: a window left it behind before it was shared */
+    int32_t token[NJ_KV_PAGE];
 } nj_prefix;
 
 typedef struct nj_kv {
     const nj_model *m;
-    uint32_t    type;                              /* NJ_F32, NJ_F16 or NJ_Q8_0 */
-    uint32_t    row_bytes;                         /* one head's key or value at one position */
-    uint64_t    page_bytes[NJ_CACHE_GROUPS_MAX];
+    uint32_t type;      /* NJ_F32, NJ_F16 or NJ_Q8_0 */
+    uint32_t row_bytes; /* one head's key or value at one position */
+    uint64_t page_bytes[NJ_CACHE_GROUPS_MAX];
     nj_kv_page *free_pages[NJ_CACHE_GROUPS_MAX];
-    uint64_t    bytes, bytes_max;                  /* memory held, free pages included */
+    uint64_t bytes, bytes_max; /* memory held, free pages included */
     nj_prefix **bucket;
-    uint32_t    buckets;                           /* a power of two */
-    nj_prefix  *newest, *oldest;
-    size_t      prefixes;
+    uint32_t buckets; /* a power of two */
+    nj_prefix *newest, *oldest;
+    size_t prefixes;
 } nj_kv;
 
 struct nj_sequence {
-    int32_t     *token;
-    uint32_t     length, pending;                  /* positions computed; rows of the step being formed */
-    size_t       token_cap;
-    nj_kv_page **page[NJ_CACHE_GROUPS_MAX];        /* [group][position / 64]; NULL behind a window */
-    size_t       page_cap[NJ_CACHE_GROUPS_MAX];
-    uint32_t     pages;                            /* page slots in use, each group alike */
-    nj_prefix   *prefix;                           /* node of the last indexed full page, or NULL */
-    uint32_t     indexed;                          /* full pages in the index chain that ends at `prefix` */
+    int32_t *token;
+    uint32_t length, pending; /* positions computed; rows of the step being formed */
+    size_t token_cap;
+    nj_kv_page **page[NJ_CACHE_GROUPS_MAX]; /* [group][position / 64]; NULL behind a window */
+    size_t page_cap[NJ_CACHE_GROUPS_MAX];
+    uint32_t pages;    /* page slots in use, each group alike */
+    nj_prefix *prefix; /* node of the last indexed full page, or NULL */
+    uint32_t indexed;  /* full pages in the index chain that ends at `prefix` */
 };
 
-int  nj_kv_init(nj_kv *kv, const nj_model *m, uint32_t type, uint64_t bytes_max, nj_error *err);
+int nj_kv_init(nj_kv *kv, const nj_model *m, uint32_t type, uint64_t bytes_max, nj_error *err);
 void nj_kv_free(nj_kv *kv); /* after all sequences */
 
 /* Makes room for positions up to `length` (exclusive), copying a shared page that would be written.

@@ -26,7 +26,8 @@ int nj_load_add(nj_load *l, const nj_tensor *t, nj_load_form form, uint32_t coun
     uint64_t stride = item_bytes(form, t->type, rows, cols), bytes, total;
     if (stride == 0 || __builtin_add_overflow(stride, ALIGN - 1, &stride)) goto too_large;
     stride = stride / ALIGN * ALIGN;
-    if (__builtin_mul_overflow(stride, count, &bytes) || __builtin_add_overflow(l->bytes, bytes, &total)) goto too_large;
+    if (__builtin_mul_overflow(stride, count, &bytes) || __builtin_add_overflow(l->bytes, bytes, &total))
+        goto too_large;
     if (nj_array_grow(&l->item, &l->cap, l->count + 1, sizeof *l->item)) return nj_fail(err, -ENOMEM, "no memory");
     l->item[l->count++] = (nj_load_item){ t, form, count, rows, cols, stride, NULL, owner };
     l->bytes = total;
@@ -35,19 +36,19 @@ too_large:
     return nj_fail(err, -EOVERFLOW, "tensor %s is too large to load", t->name.data);
 }
 
-/* What workers share. Chunk c of an item covers rows [c * chunk_rows, ...) of its count * rows rows; chunks never span two
- * matrices, and in panel form they hold whole panels. */
+/* What workers share. Chunk c of an item covers rows [c * chunk_rows, ...) of its count * rows rows; chunks never span
+ * two matrices, and in panel form they hold whole panels. */
 typedef struct loader {
-    const nj_load          *load;
-    const nj_gguf          *g;
+    const nj_load *load;
+    const nj_gguf *g;
     const nj_model_options *opt;
-    uint64_t       *first_chunk;   /* [items + 1] running count of chunks */
-    uint32_t       *chunk_rows;    /* [items] */
+    uint64_t *first_chunk; /* [items + 1] running count of chunks */
+    uint32_t *chunk_rows;  /* [items] */
     atomic_uint_fast64_t next, done_bytes;
-    atomic_int      rc;
-    pthread_mutex_t lock;          /* guards err, and progress */
-    nj_error       *err;
-    uint64_t        total_bytes;
+    atomic_int rc;
+    pthread_mutex_t lock; /* guards err, and progress */
+    nj_error *err;
+    uint64_t total_bytes;
 } loader;
 
 static void plan_chunks(loader *ld)
@@ -76,7 +77,8 @@ static void place_rows(const nj_load_item *it, uint32_t matrix, uint32_t row, ui
         uint64_t panel_bytes = nj_panel_bytes(it->tensor->type, it->cols);
         for (uint32_t r = 0; r < rows; r += NJ_PANEL_ROWS) {
             uint32_t n = rows - r < NJ_PANEL_ROWS ? rows - r : NJ_PANEL_ROWS;
-            nj_panel_pack(it->tensor->type, src + r * row_bytes, n, it->cols, dst + (row + r) / NJ_PANEL_ROWS * panel_bytes);
+            nj_panel_pack(it->tensor->type, src + r * row_bytes, n, it->cols,
+                          dst + (row + r) / NJ_PANEL_ROWS * panel_bytes);
         }
     }
 }
@@ -86,8 +88,10 @@ static int load_chunk(loader *ld, uint64_t chunk, char *buf, nj_error *err)
     size_t i = 0, end = ld->load->count; /* the last item whose first chunk is not after `chunk` */
     while (end - i > 1) {
         size_t mid = (i + end) / 2;
-        if (ld->first_chunk[mid] <= chunk) i = mid;
-        else end = mid;
+        if (ld->first_chunk[mid] <= chunk)
+            i = mid;
+        else
+            end = mid;
     }
     const nj_load_item *it = &ld->load->item[i];
     uint64_t row_bytes = nj_row_bytes(it->tensor->type, it->cols);

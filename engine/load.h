@@ -10,17 +10,17 @@ typedef enum nj_load_form { NJ_LOAD_PANELS, NJ_LOAD_ROWS, NJ_LOAD_F32 } nj_load_
 /* One matrix set: `count` matrices of `rows` rows that lie one after another in the tensor. */
 typedef struct nj_load_item {
     const nj_tensor *tensor;
-    nj_load_form     form;
-    uint32_t         count, rows, cols;
-    uint64_t         stride;  /* bytes from matrix to matrix at the destination */
-    void            *data;    /* in the arena, once nj_load_run has cut it */
-    void            *owner;   /* the pointer variable (of any pointer type) that receives `data` */
+    nj_load_form form;
+    uint32_t count, rows, cols;
+    uint64_t stride; /* bytes from matrix to matrix at the destination */
+    void *data;      /* in the arena, once nj_load_run has cut it */
+    void *owner;     /* the pointer variable (of any pointer type) that receives `data` */
 } nj_load_item;
 
 typedef struct nj_load {
     nj_load_item *item;
-    size_t        count, cap;
-    uint64_t      bytes;      /* arena bytes that the items need */
+    size_t count, cap;
+    uint64_t bytes; /* arena bytes that the items need */
 } nj_load;
 
 /* Adds a tensor of shape (count, rows, cols) in `form`. `owner` is the address of the pointer that nj_load_run sets. */

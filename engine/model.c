@@ -17,12 +17,12 @@ const nj_gguf_types *nj_weight_types(void)
 
 /* Finds tensors, checks shapes and lists what to load. The first failure sticks in rc and later calls do nothing. */
 typedef struct binder {
-    nj_model      *m;
+    nj_model *m;
     const nj_gguf *g;
-    nj_load       *load;
-    nj_error      *err;
-    int            rc;
-    uint64_t       params, params_active, bytes_per_token;
+    nj_load *load;
+    nj_error *err;
+    int rc;
+    uint64_t params, params_active, bytes_per_token;
 } binder;
 
 static bool has_shape(const nj_tensor *t, uint32_t cols, uint32_t rows, uint32_t count)
@@ -38,14 +38,16 @@ static const nj_tensor *find(binder *b, const char *name, bool needed, uint32_t 
     if (!t) {
         if (needed) {
             b->rc = nj_fail(b->err, -EINVAL, "%s: tensor %s is missing", nj_gguf_path(b->g), name);
-            nj_remedy(b->err, "The file is incomplete or of another architecture than it says (%s).", nj_arch_name(b->m->h.arch));
+            nj_remedy(b->err, "The file is incomplete or of another architecture than it says (%s).",
+                      nj_arch_name(b->m->h.arch));
         }
         return NULL;
     }
     if (has_shape(t, cols, rows, count)) return t;
-    b->rc = nj_fail(b->err, -EINVAL,
-                    "%s: tensor %s has shape %" PRIu64 " x %" PRIu64 " x %" PRIu64 ", the metadata asks for %u x %u x %u",
-                    nj_gguf_path(b->g), name, t->dim[0], t->dim[1], t->dim[2], cols, rows, count);
+    b->rc =
+        nj_fail(b->err, -EINVAL,
+                "%s: tensor %s has shape %" PRIu64 " x %" PRIu64 " x %" PRIu64 ", the metadata asks for %u x %u x %u",
+                nj_gguf_path(b->g), name, t->dim[0], t->dim[1], t->dim[2], cols, rows, count);
     return NULL;
 }
 
@@ -85,7 +87,8 @@ static void bind_matrices(binder *b, const char *name, bool needed, uint32_t row
 }
 
 /* blk.L.NAME.weight with an optional blk.L.NAME.bias. */
-static void bind_linear(binder *b, uint32_t layer, const char *name, bool needed, uint32_t rows, uint32_t cols, nj_weight *out)
+static void bind_linear(binder *b, uint32_t layer, const char *name, bool needed, uint32_t rows, uint32_t cols,
+                        nj_weight *out)
 {
     char full[64], suffix[48];
     snprintf(suffix, sizeof suffix, "%s.weight", name);
@@ -184,8 +187,10 @@ static int bind_tensors(binder *b)
     bind_ends(b);
     for (uint32_t i = 0; i < m->h.layers && !b->rc; i++) {
         bind_attention(b, i, &m->layer[i]);
-        if (m->h.experts) bind_experts(b, i, &m->layer[i]);
-        else bind_mlp(b, i, &m->layer[i], "", m->h.d_ff);
+        if (m->h.experts)
+            bind_experts(b, i, &m->layer[i]);
+        else
+            bind_mlp(b, i, &m->layer[i], "", m->h.d_ff);
     }
     return b->rc;
 }
@@ -255,7 +260,8 @@ static int apply_set(nj_gguf *g, const char *text, nj_error *err)
     if (!nj_gguf_meta(g, key) && nj_key_describe(arch.data, key, &why) == NJ_KEY_INFO)
         snprintf(key, sizeof key, "%.64s.%.*s", arch.data, key_len, text);
     if (nj_key_describe(arch.data, key, &why) == NJ_KEY_SHAPE)
-        return nj_fail(err, -EINVAL, "%s is bound to the shapes of the file's tensors and can't be changed: %s", key, why);
+        return nj_fail(err, -EINVAL, "%s is bound to the shapes of the file's tensors and can't be changed: %s", key,
+                       why);
     int len = snprintf(assignment, sizeof assignment, "%s%s", key, equals);
     if (len >= (int)sizeof assignment) return nj_fail(err, -EINVAL, "the value given for %s is too long", key);
     return nj_gguf_set(g, assignment, err);
@@ -292,13 +298,15 @@ static int open_text(nj_model *m, const nj_gguf *g, nj_error *err)
     int rc = nj_tokenizer_new(&m->tokenizer, g, err);
     if (rc) return rc;
     if ((uint32_t)nj_tokenizer_size(m->tokenizer) > m->h.vocab)
-        return nj_fail(err, -EINVAL, "%s: the vocabulary has %d tokens, token_embd.weight only %u rows", nj_gguf_path(g),
-                       nj_tokenizer_size(m->tokenizer), m->h.vocab);
+        return nj_fail(err, -EINVAL, "%s: the vocabulary has %d tokens, token_embd.weight only %u rows",
+                       nj_gguf_path(g), nj_tokenizer_size(m->tokenizer), m->h.vocab);
     nj_str source = { NULL, 0 };
     nj_error why = { 0 };
     rc = nj_gguf_get_str(g, "tokenizer.chat_template", &source, &why);
-    if (rc == -ENOENT) nj_fail(&why, rc, "the file has no tokenizer.chat_template");
-    else if (!rc) rc = nj_template_new(&m->chat, source.data, source.len, &why);
+    if (rc == -ENOENT)
+        nj_fail(&why, rc, "the file has no tokenizer.chat_template");
+    else if (!rc)
+        rc = nj_template_new(&m->chat, source.data, source.len, &why);
     if (rc && !(m->chat_error = strdup(why.text))) return nj_fail(err, -ENOMEM, "no memory");
     return 0;
 }
@@ -310,7 +318,8 @@ static int check_memory(const nj_model *m, const nj_gguf *g, nj_error *err)
     if (m->info.bytes <= machine.ram_available_bytes) return 0;
     nj_fail(err, -ENOMEM, "%s needs %.1f GB of memory for its weights, %.1f GB are available", nj_gguf_path(g),
             (double)m->info.bytes / 1e9, (double)machine.ram_available_bytes / 1e9);
-    return nj_remedy(err, "Close other programs, or take a smaller quantization of the model (see: nightjar quantize --help).");
+    return nj_remedy(
+        err, "Close other programs, or take a smaller quantization of the model (see: nightjar quantize --help).");
 }
 
 int nj_model_open(nj_model **out, const char *path, const nj_model_options *opt, nj_error *err)
@@ -332,8 +341,10 @@ int nj_model_open(nj_model **out, const char *path, const nj_model_options *opt,
     if (!rc) rc = nj_program_build(m, err);
     nj_load_free(&load);
     nj_gguf_close(g);
-    if (rc) nj_model_close(m);
-    else *out = m;
+    if (rc)
+        nj_model_close(m);
+    else
+        *out = m;
     return rc;
 }
 

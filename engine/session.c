@@ -10,24 +10,24 @@
 #include <string.h>
 
 struct nj_session {
-    nj_session  *prev, *next;
+    nj_session *prev, *next;
     nj_sequence *sequence;
-    nj_sampler  *sampler;
-    nj_answer    answer;
-    nj_loop      loop;
-    int32_t     *token;         /* prompt, then answer */
-    size_t       token_cap;
-    uint32_t     prompt_len, token_count, max_tokens;
-    bool         ignore_eos, detect_loops, logprobs;
-    uint32_t     top_count;
-    nj_token_out *out;          /* one per token of the answer */
-    size_t       out_count, out_cap;
-    nj_top      *top;           /* [out_count][top_count] */
-    size_t       top_cap;
-    nj_finish    finish;
-    bool         parked;        /* lost its pages to older requests; waits until one of them ends */
-    uint32_t     rows;          /* in the step being formed */
-    char         error[256];
+    nj_sampler *sampler;
+    nj_answer answer;
+    nj_loop loop;
+    int32_t *token; /* prompt, then answer */
+    size_t token_cap;
+    uint32_t prompt_len, token_count, max_tokens;
+    bool ignore_eos, detect_loops, logprobs;
+    uint32_t top_count;
+    nj_token_out *out; /* one per token of the answer */
+    size_t out_count, out_cap;
+    nj_top *top; /* [out_count][top_count] */
+    size_t top_cap;
+    nj_finish finish;
+    bool parked;   /* lost its pages to older requests; waits until one of them ends */
+    uint32_t rows; /* in the step being formed */
+    char error[256];
 };
 
 const char *nj_finish_name(nj_finish f)
@@ -59,7 +59,8 @@ static int check_request(const nj_engine *e, const nj_request *r, nj_error *err)
     if (r->top_logprobs > 20) return nj_fail(err, -EINVAL, "top_logprobs is %u, the most is 20", r->top_logprobs);
     for (size_t i = 0; i < r->prompt_len; i++)
         if (r->prompt[i] < 0 || (uint32_t)r->prompt[i] >= e->m->h.vocab)
-            return nj_fail(err, -EINVAL, "prompt token %d is outside the vocabulary of %u", r->prompt[i], e->m->h.vocab);
+            return nj_fail(err, -EINVAL, "prompt token %d is outside the vocabulary of %u", r->prompt[i],
+                           e->m->h.vocab);
     return 0;
 }
 
@@ -174,7 +175,8 @@ static int form_step(nj_engine *e, uint32_t *n)
 }
 
 /* Nobody could grow: the youngest request gives its pages up and waits, to be computed again later (the same bits come
- * out). When the oldest alone is left and still can't grow, the cache can never hold it. False: nothing is left to run. */
+ * out). When the oldest alone is left and still can't grow, the cache can never hold it. False: nothing is left to run.
+ */
 static bool make_room(nj_engine *e)
 {
     nj_session *oldest = NULL, *youngest = NULL;
@@ -187,9 +189,9 @@ static bool make_room(nj_engine *e)
     if (!youngest) {
         oldest->parked = false; /* those that it made room for were cancelled or freed */
     } else if (youngest == oldest) {
-        snprintf(oldest->error, sizeof oldest->error, "the KV cache of %.3f GB can't hold %u positions, which need %.3f GB",
-                 (double)e->kv.bytes_max / 1e9, oldest->token_count,
-                 (double)nj_kv_bytes_for(&e->kv, oldest->token_count) / 1e9);
+        snprintf(oldest->error, sizeof oldest->error,
+                 "the KV cache of %.3f GB can't hold %u positions, which need %.3f GB", (double)e->kv.bytes_max / 1e9,
+                 oldest->token_count, (double)nj_kv_bytes_for(&e->kv, oldest->token_count) / 1e9);
         if (finish(e, oldest, NJ_FINISH_ERROR)) snprintf(oldest->error, sizeof oldest->error, "no memory");
     } else {
         nj_kv_release(&e->kv, youngest->sequence);
@@ -210,7 +212,8 @@ static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *l
         return -ENOMEM;
     nj_token_out out = { .token = token };
     if (s->logprobs)
-        nj_logprobs(logits, (int32_t)e->m->h.vocab, token, &out.logprob, s->top + s->out_count * s->top_count, s->top_count);
+        nj_logprobs(logits, (int32_t)e->m->h.vocab, token, &out.logprob, s->top + s->out_count * s->top_count,
+                    s->top_count);
     s->token[s->token_count++] = token;
     nj_sampler_accept(s->sampler, token);
     nj_buf text = { 0 };
@@ -226,8 +229,7 @@ static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *l
 static int take_logits(nj_engine *e, nj_session *s, const float *logits)
 {
     int32_t token = nj_sampler_pick(s->sampler, logits);
-    if (!s->ignore_eos && nj_token_is_end(e->m->tokenizer, token))
-        return finish(e, s, NJ_FINISH_STOP);
+    if (!s->ignore_eos && nj_token_is_end(e->m->tokenizer, token)) return finish(e, s, NJ_FINISH_STOP);
     int rc = keep_token(e, s, token, logits);
     if (rc) return rc;
     if (s->answer.stopped) return finish(e, s, NJ_FINISH_STOP);
@@ -240,7 +242,8 @@ static void count_step(nj_engine *e, uint32_t n, uint64_t ns)
 {
     bool prompt = false;
     for (uint32_t i = 0; i < n; i++) prompt |= e->row_session[i] == NULL;
-    for (uint32_t i = 0; i < n && !prompt; i++) prompt = e->row_session[i]->token_count <= e->row_session[i]->prompt_len;
+    for (uint32_t i = 0; i < n && !prompt; i++)
+        prompt = e->row_session[i]->token_count <= e->row_session[i]->prompt_len;
     *(prompt ? &e->stats.prompt_rows : &e->stats.decode_rows) += n;
     *(prompt ? &e->stats.prompt_ns : &e->stats.decode_ns) += ns;
     if (!prompt) e->stats.decode_bytes += e->m->bytes_dense + e->step.routing.bytes;

@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Rows (or selected rows) of this worker. */
-static void own_rows(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers, uint32_t *begin, uint32_t *end)
+static void own_rows(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers, uint32_t *begin,
+                     uint32_t *end)
 {
     uint64_t b, e;
     nj_share(op->selected ? s->selected : s->rows, worker, workers, &b, &e);
@@ -209,7 +210,10 @@ void nj_step_run(nj_step *s)
 }
 
 /* Slots and scratch are cut from one arena in two passes: the first only adds sizes up (arena NULL). */
-typedef struct cutter { nj_arena *arena; uint64_t bytes; } cutter;
+typedef struct cutter {
+    nj_arena *arena;
+    uint64_t bytes;
+} cutter;
 
 static void cut(cutter *c, void *pointer, uint64_t count, uint64_t size)
 {

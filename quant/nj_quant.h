@@ -51,8 +51,8 @@ float    nj_bf16_to_f32(uint16_t h);
  * A mix is a plain type we can write, by its GGUF id, or one of the ids below. Whatever the mix,
  *   - tensors of one dimension, biases, norms, the router (ffn_gate_inp*) and rope factors are F32;
  *   - the output matrix, or a tied token_embd, has at least the bits of Q6_K;
- *   - a type whose block does not divide the row gives way to one of 32 weights: Q2_K, Q3_K and IQ4_XS to IQ4_NL, Q4_K to
- *     Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where 32 does not divide it either, to F16.
+ *   - a type whose block does not divide the row gives way to one of 32 weights: Q2_K, Q3_K and IQ4_XS to IQ4_NL,
+ *     Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where 32 does not divide it either, to F16.
  * Q4_K_M and Q5_K_M are Q4_K and Q5_K, but Q6_K for attn_v and ffn_down in the first and last eighth of the layers and
  * every third between; one type up (Q5_K, Q6_K) for a fused attn_qkv; and, in a model with experts, beside which
  * attention is small, Q8_0 for attn_k and attn_v. */

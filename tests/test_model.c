@@ -80,7 +80,8 @@ static void a_missing_tensor_is_named(void **state)
 static void a_misshapen_tensor_is_named(void **state)
 {
     (void)state;
-    refused_with("qwen3moe.attention.head_count_kv", 4, &(uint32_t){ 1 }, 4, "blk.0.attn_k.weight has shape 64 x 32 x 1");
+    refused_with("qwen3moe.attention.head_count_kv", 4, &(uint32_t){ 1 }, 4,
+                 "blk.0.attn_k.weight has shape 64 x 32 x 1");
     refused_with("qwen3moe.expert_count", 4, &(uint32_t){ 4 }, 4, "blk.0.ffn_gate_inp.weight has shape");
     refused_with("qwen3moe.block_count", 4, &(uint32_t){ 3 }, 4, "blk.2.attn_norm.weight is missing");
 }
@@ -88,15 +89,26 @@ static void a_misshapen_tensor_is_named(void **state)
 static void impossible_numbers_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *key; uint32_t value; } u32[] = {
-        { "qwen3moe.block_count", 0 },          { "qwen3moe.block_count", UINT32_MAX },
-        { "qwen3moe.embedding_length", 0 },     { "qwen3moe.embedding_length", UINT32_MAX },
-        { "qwen3moe.attention.head_count", 0 }, { "qwen3moe.attention.head_count", UINT32_MAX },
-        { "qwen3moe.attention.head_count_kv", 0 }, { "qwen3moe.attention.head_count_kv", 3 },
-        { "qwen3moe.attention.key_length", 0 }, { "qwen3moe.attention.key_length", 15 },
-        { "qwen3moe.attention.value_length", 8 }, { "qwen3moe.rope.dimension_count", 64 },
-        { "qwen3moe.rope.dimension_count", 7 }, { "qwen3moe.expert_used_count", 0 },
-        { "qwen3moe.expert_used_count", 9 },    { "qwen3moe.expert_count", UINT32_MAX },
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } u32[] = {
+        { "qwen3moe.block_count", 0 },
+        { "qwen3moe.block_count", UINT32_MAX },
+        { "qwen3moe.embedding_length", 0 },
+        { "qwen3moe.embedding_length", UINT32_MAX },
+        { "qwen3moe.attention.head_count", 0 },
+        { "qwen3moe.attention.head_count", UINT32_MAX },
+        { "qwen3moe.attention.head_count_kv", 0 },
+        { "qwen3moe.attention.head_count_kv", 3 },
+        { "qwen3moe.attention.key_length", 0 },
+        { "qwen3moe.attention.key_length", 15 },
+        { "qwen3moe.attention.value_length", 8 },
+        { "qwen3moe.rope.dimension_count", 64 },
+        { "qwen3moe.rope.dimension_count", 7 },
+        { "qwen3moe.expert_used_count", 0 },
+        { "qwen3moe.expert_used_count", 9 },
+        { "qwen3moe.expert_count", UINT32_MAX },
         { "qwen3moe.context_length", 0 },
     };
     for (size_t i = 0; i < NJ_COUNT(u32); i++) refused_with(u32[i].key, 4, &u32[i].value, 4, "qwen3moe");
@@ -112,9 +124,12 @@ static void use_model(const nj_model *m)
     int32_t prompt[] = { 1, 2, 3 };
     nj_request r = { .prompt = prompt, .prompt_len = 3, .max_tokens = 2 };
     nj_sampling_defaults(m, &r.sampling);
-    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .rows_max = 4, .kv_bytes_max = 1 << 24 }, NULL)) return;
+    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .rows_max = 4, .kv_bytes_max = 1 << 24 },
+                      NULL))
+        return;
     if (!nj_session_new(e, &r, &s, NULL))
-        while (nj_engine_run(e, NULL) > 0) {}
+        while (nj_engine_run(e, NULL) > 0) {
+        }
     nj_engine_free(e);
 }
 
@@ -151,8 +166,9 @@ static void damaged_headers_never_crash(void **state)
 static int open_with(const char *path, const char *set, const char *rope, uint32_t context, nj_model **m, nj_error *err)
 {
     *err = (nj_error){ 0 };
-    return nj_model_open(m, path, &(nj_model_options){ .set = &set, .set_count = set != NULL, .rope_scaling = rope,
-                                                       .context = context }, err);
+    return nj_model_open(
+        m, path, &(nj_model_options){ .set = &set, .set_count = set != NULL, .rope_scaling = rope, .context = context },
+        err);
 }
 
 static void a_shape_bound_key_is_refused_with_the_reason(void **state)
@@ -204,7 +220,8 @@ static void free_keys_can_be_overridden(void **state)
 {
     (void)state;
     assert_true(changes_logits(MODEL, "qwen3moe.rope.freq_base=500000", NULL, 0));
-    assert_true(changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
+    assert_true(
+        changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
     assert_true(changes_logits(MODEL, "expert_used_count=1", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_weights_norm=false", NULL, 0));
     assert_false(changes_logits(MODEL, "general.name=other", NULL, 0));
