@@ -311,7 +311,7 @@ static void linear_agrees_with_openblas(void **state)
         if (!k->linear[type]) continue;
         matrix m = random_matrix(type, N, COLS);
         rows r = random_rows(COUNT, COLS, N);
-        float *want = allocate(COUNT * N * sizeof(float)), *size = allocate(COUNT * N * sizeof(float));
+        float *want = allocate(COUNT * N * sizeof(float));
         k->linear[type](&m.w, 0, 3, r.x, r.y, COUNT);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, COUNT, N, COLS, 1.0f, r.x[0], COLS, m.values, COLS, 0.0f,
                     want, N);
@@ -320,7 +320,6 @@ static void linear_agrees_with_openblas(void **state)
             for (int c = 0; c < COLS; c++) bound += fabs((double)r.x[i / N][c] * (double)m.values[i % N * COLS + c]);
             assert_true(fabs((double)want[i] - (double)r.y[i / N][i % N]) <= bound * COLS * FLT_EPSILON + FLT_MIN);
         }
-        free(size);
         free(want);
         rows_free(&r);
         matrix_free(&m);
