@@ -9,6 +9,7 @@
 
 #include "appliance/cli.h"
 #include "appliance/config.h"
+#include "appliance/text.h"
 
 #define OPTIONS_MAX 64
 #define HELP_INDENT 26
@@ -291,8 +292,17 @@ int nj_cli_parse(const nj_cli_verb *verb, int argc, char **argv, void *fields, c
 
 int nj_cli_fail(const nj_error *err)
 {
-    nj_progress_say(NULL, "nightjar: %s%s%s", err->text[0] ? err->text : strerror(err->code ? -err->code : EIO),
-                    err->remedy[0] ? "\n" : "", err->remedy);
+    /* A message may quote a file's own bytes: none of them may steer the terminal. */
+    const char *text = err->text[0] ? err->text : strerror(err->code ? -err->code : EIO);
+    nj_buf safe = { 0 };
+    nj_buf_str(&safe, "nightjar: ");
+    nj_text_escape(&safe, text, strlen(text), 0);
+    if (err->remedy[0]) {
+        nj_buf_char(&safe, '\n');
+        nj_text_escape(&safe, err->remedy, strlen(err->remedy), 0);
+    }
+    nj_progress_say(NULL, "%s", safe.failed ? "nightjar: there is no memory left" : safe.data);
+    nj_buf_free(&safe);
     return 1;
 }
 

@@ -122,4 +122,7 @@ void nj_cli_model_args_free(nj_cli_model_args *a);
  * terminal. -ENODATA when there is none of them. Every trailing byte is kept. */
 int nj_cli_prompt(const char *text, const char *path, nj_buf *out, nj_error *err);
 
+/* Appends token ids written as "5,17 9" (commas, spaces, newlines). Each must lie in 0..vocab-1. */
+int nj_cli_ids(const char *text, int32_t vocab, nj_tokens *out, nj_error *err);
+
 #endif

@@ -78,3 +78,24 @@ int nj_cli_prompt(const char *text, const char *path, nj_buf *out, nj_error *err
     nj_remedy(err, "Give it with -p TEXT or -f FILE, or pipe it in.");
     return -ENODATA;
 }
+
+int nj_cli_ids(const char *text, int32_t vocab, nj_tokens *out, nj_error *err)
+{
+    static const char between[] = ", \t\r\n[]"; /* brackets: a JSON list may be pasted as it is */
+    for (text += strspn(text, between); *text; text += strspn(text, between)) {
+        size_t len = strcspn(text, between);
+        char *end;
+        errno = 0;
+        long id = strtol(text, &end, 10);
+        if (end != text + len)
+            return nj_fail(err, -EINVAL, "'%.*s' is not a token id.", (int)(len < 40 ? len : 40), text);
+        if (errno || id < 0 || id >= vocab)
+            return nj_fail(err, -EINVAL, "token %.*s is outside the vocabulary of %" PRId32 ".",
+                           (int)(len < 40 ? len : 40), text, vocab);
+        if (nj_array_grow(&out->id, &out->cap, out->len + 1, sizeof *out->id) != 0)
+            return nj_fail(err, -ENOMEM, "There is no memory for so many tokens.");
+        out->id[out->len++] = (int32_t)id;
+        text += len;
+    }
+    return 0;
+}

@@ -5,6 +5,9 @@
 
 #include "engine/tokenizer.h"
 
+/* Texts from this length on remember their pieces; for shorter ones the memory costs more than it saves. */
+enum { SEEN_MIN = 2048 };
+
 /* Well-formed UTF-8 as in the Unicode Standard, table 3-7. */
 size_t nj_utf8_char(const char *text, size_t len)
 {
@@ -118,6 +121,7 @@ int nj_tokenize(const nj_tokenizer *t, const char *text, size_t len, unsigned fl
     if (rc) out->len = from;
     nj_pretokenizer_match_free(e.match);
     nj_buf_free(&e.text);
+    free(e.seen);
     free(e.heap);
     free(e.symbol);
     return rc;

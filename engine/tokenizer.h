@@ -80,6 +80,8 @@ static inline uint32_t nj_vocab_len(const nj_tokenizer *t, int32_t id)
     return t->start[id + 1] - t->start[id];
 }
 
+uint32_t nj_vocab_hash(const nj_tokenizer *t, const char *text, size_t len);
+
 /* Id of the token that merging may produce with exactly this text, or -1. */
 int32_t nj_vocab_find(const nj_tokenizer *t, const char *text, size_t len);
 
@@ -104,6 +106,14 @@ typedef struct nj_candidate {
     int32_t id;          /* of the merged token */
 } nj_candidate;
 
+/* A piece met before in this call, and its tokens. 64 bytes, a cache line. */
+typedef struct nj_seen {
+    uint8_t len, ids; /* len 0: empty */
+    char    text[30];
+    int32_t id[8];
+} nj_seen;
+enum { NJ_SEEN = 4096 }; /* slots; prose in a long prompt hits nine times in ten */
+
 typedef struct nj_encoder {
     const nj_tokenizer *t;
     nj_tokens *out;
@@ -113,8 +123,11 @@ typedef struct nj_encoder {
     nj_candidate *heap;
     size_t heap_len, heap_cap;
     nj_buf text; /* the normalised text */
-    void *match; /* pre-tokenizer's match data */
+    nj_seen *seen; /* [NJ_SEEN] by hash, or NULL */
+    void *match;   /* pre-tokenizer's match data */
 } nj_encoder;
+
+typedef int nj_piece_fn(nj_encoder *e, const char *text, size_t len);
 
 int nj_encoder_put(nj_encoder *e, int32_t id);
 
@@ -126,6 +139,9 @@ int nj_encoder_merge(nj_encoder *e, const char *text, uint32_t n, nj_pair_fn *pa
 
 /* Room for n symbols, chained in order; the caller fills start, len and id. */
 int nj_encoder_symbols(nj_encoder *e, size_t n);
+
+/* Encodes a piece with fn, or repeats what fn made of it before. */
+int nj_encoder_piece(nj_encoder *e, const char *text, size_t len, nj_piece_fn *fn);
 
 /* Encode a text without special tokens. */
 int nj_bpe_encode(nj_encoder *e, const char *text, size_t len);
@@ -142,7 +158,6 @@ void nj_pretokenizer_free(nj_pretokenizer *p);
 
 /* Calls fn for every piece of `text` (valid UTF-8) in order; together the pieces are the text. *match is made at the
  * first call and freed with nj_pretokenizer_match_free. */
-typedef int nj_piece_fn(nj_encoder *e, const char *text, size_t len);
 int nj_pretokenize(const nj_pretokenizer *p, const char *text, size_t len, nj_piece_fn *fn, nj_encoder *e);
 void nj_pretokenizer_match_free(void *match);
 

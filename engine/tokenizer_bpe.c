@@ -36,9 +36,29 @@ int nj_encoder_symbols(nj_encoder *e, size_t n)
     return 0;
 }
 
+int nj_encoder_piece(nj_encoder *e, const char *text, size_t len, nj_piece_fn *fn)
+{
+    if (!e->seen || len > sizeof e->seen->text) return fn(e, text, len);
+    nj_seen *s = &e->seen[nj_vocab_hash(e->t, text, len) % NJ_SEEN];
+    if (s->len == len && memcmp(s->text, text, len) == 0) {
+        int rc = 0;
+        for (int i = 0; i < s->ids && !rc; i++) rc = nj_encoder_put(e, s->id[i]);
+        return rc;
+    }
+    size_t before = e->out->len;
+    int    rc = fn(e, text, len);
+    size_t ids = e->out->len - before;
+    if (rc || ids > NJ_COUNT(s->id)) return rc;
+    s->len = (uint8_t)len;
+    s->ids = (uint8_t)ids;
+    memcpy(s->text, text, len);
+    memcpy(s->id, e->out->id + before, ids * sizeof *s->id);
+    return 0;
+}
+
 /* ---- A binary heap of candidates, first to merge on top ---- */
 
-static bool before(const nj_candidate *a, const nj_candidate *b)
+static bool goes_before(const nj_candidate *a, const nj_candidate *b)
 {
     return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
 }
@@ -47,8 +67,8 @@ static void sift_down(nj_candidate *heap, size_t len, size_t at)
 {
     nj_candidate moved = heap[at];
     for (size_t child; (child = 2 * at + 1) < len; at = child) {
-        if (child + 1 < len && before(&heap[child + 1], &heap[child])) child++;
-        if (!before(&heap[child], &moved)) break;
+        if (child + 1 < len && goes_before(&heap[child + 1], &heap[child])) child++;
+        if (!goes_before(&heap[child], &moved)) break;
         heap[at] = heap[child];
     }
     heap[at] = moved;
@@ -59,7 +79,7 @@ static int heap_add(nj_encoder *e, const nj_candidate *c)
     if (e->heap_len == e->heap_cap && nj_array_grow(&e->heap, &e->heap_cap, e->heap_len + 1, sizeof *e->heap))
         return nj_fail(e->err, -ENOMEM, "No memory for %zu merge candidates.", e->heap_len + 1);
     size_t at = e->heap_len++;
-    for (; at && before(c, &e->heap[(at - 1) / 2]); at = (at - 1) / 2) e->heap[at] = e->heap[(at - 1) / 2];
+    for (; at && goes_before(c, &e->heap[(at - 1) / 2]); at = (at - 1) / 2) e->heap[at] = e->heap[(at - 1) / 2];
     e->heap[at] = *c;
     return 0;
 }
@@ -118,7 +138,7 @@ static bool bpe_pair(const nj_tokenizer *t, const char *text, const nj_symbol *l
     return true;
 }
 
-static int bpe_piece(nj_encoder *e, const char *text, size_t len)
+static int merge_bytes(nj_encoder *e, const char *text, size_t len)
 {
     const nj_tokenizer *t = e->t;
     if (t->ignore_merges) {
@@ -139,6 +159,11 @@ static int bpe_piece(nj_encoder *e, const char *text, size_t len)
     if ((rc = nj_encoder_merge(e, text, (uint32_t)len, bpe_pair)) != 0) return rc;
     for (uint32_t i = 0; i != NJ_NO_SYMBOL && !rc; i = e->symbol[i].next) rc = nj_encoder_put(e, e->symbol[i].id);
     return rc;
+}
+
+static int bpe_piece(nj_encoder *e, const char *text, size_t len)
+{
+    return nj_encoder_piece(e, text, len, merge_bytes);
 }
 
 /* ---- Normal form C ---- */

@@ -18,7 +18,7 @@ static uint64_t mix(uint64_t x)
     return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 
-static uint32_t text_hash(const nj_tokenizer *t, const char *text, size_t len)
+uint32_t nj_vocab_hash(const nj_tokenizer *t, const char *text, size_t len)
 {
     uint64_t h = t->seed ^ len, word;
     for (; len >= 8; text += 8, len -= 8) {
@@ -38,7 +38,7 @@ static uint32_t pair_hash(const nj_tokenizer *t, int32_t left, int32_t right)
 int32_t nj_vocab_find(const nj_tokenizer *t, const char *text, size_t len)
 {
     if (len == 0 || len > NJ_TOKEN_BYTES_MAX) return -1;
-    uint32_t hash = text_hash(t, text, len);
+    uint32_t hash = nj_vocab_hash(t, text, len);
     for (uint32_t i = hash & t->text_mask;; i = (i + 1) & t->text_mask) {
         const nj_text_slot *s = &t->text_slot[i];
         if (s->id < 0) return -1;
@@ -62,7 +62,7 @@ static void add_text(nj_tokenizer *t, int32_t id)
     const char *text = nj_vocab_text(t, id);
     uint32_t len = nj_vocab_len(t, id);
     if (len == 0 || nj_vocab_find(t, text, len) >= 0) return;
-    uint32_t hash = text_hash(t, text, len), i = hash & t->text_mask;
+    uint32_t hash = nj_vocab_hash(t, text, len), i = hash & t->text_mask;
     while (t->text_slot[i].id >= 0) i = (i + 1) & t->text_mask;
     t->text_slot[i] = (nj_text_slot){ hash, id };
 }
@@ -276,7 +276,7 @@ static int64_t token_bytes(nj_tokenizer *t, int32_t id, nj_str s, bool typed, ch
 
 static int load_tokens(nj_tokenizer *t, const nj_gguf *g, nj_error *err)
 {
-    const nj_meta *m;
+    const nj_meta *m = NULL;
     int rc = get_array(g, KEY "tokens", true, NJ_VOCAB_MAX, &m, err);
     if (rc == -ENOENT || (!rc && m->count == 0)) return nj_fail(err, -EINVAL, KEY "tokens is missing or empty.");
     if (rc) return rc;
@@ -346,7 +346,7 @@ static bool load_merge(nj_tokenizer *t, nj_str s, uint32_t rank)
 
 static int load_merges(nj_tokenizer *t, const nj_gguf *g, nj_error *err)
 {
-    const nj_meta *m;
+    const nj_meta *m = NULL;
     int rc = get_array(g, KEY "merges", true, NJ_MERGES_MAX, &m, err);
     if (rc == -ENOENT) return nj_fail(err, -EINVAL, KEY "merges is missing; the model gpt2 needs it.");
     if (rc) return rc;
@@ -375,7 +375,7 @@ static uint32_t score_rank(float score)
 
 static int load_scores(nj_tokenizer *t, const nj_gguf *g, nj_error *err)
 {
-    const nj_meta *m;
+    const nj_meta *m = NULL;
     int rc = get_per_token(g, KEY "scores", t->count, &m, err);
     if (rc == -ENOENT) return nj_fail(err, -EINVAL, KEY "scores is missing; the model llama needs it.");
     if (rc) return rc;

@@ -35,7 +35,7 @@ static size_t symbol_len(const char *text, size_t len)
     return n ? n : 1;
 }
 
-static int spm_piece(nj_encoder *e, const char *text, size_t len)
+static int merge_characters(nj_encoder *e, const char *text, size_t len)
 {
     int rc = nj_encoder_symbols(e, len);
     uint32_t n = 0;
@@ -62,7 +62,7 @@ static int spm_pieces(nj_encoder *e, const char *text, size_t len)
         at += symbol_len(text + at, len - at);
         unsigned pair = at < len ? (unsigned)(uint8_t)text[at - 1] * 256 + (uint8_t)text[at] : 0;
         if (at < len && (e->t->joins[pair / 8] >> pair % 8 & 1)) continue;
-        rc = spm_piece(e, text + start, at - start);
+        rc = nj_encoder_piece(e, text + start, at - start, merge_characters);
         start = at;
     }
     return rc;

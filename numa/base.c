@@ -32,16 +32,13 @@ int nj_remedy(nj_error *err, const char *fmt, ...)
 int nj_error_prefix(nj_error *err, const char *fmt, ...)
 {
     if (!err) return -EINVAL;
-    char prefix[512];
+    nj_error old = *err;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(prefix, sizeof prefix - 2, fmt, args);
+    vsnprintf(err->text, sizeof err->text, fmt, args);
     va_end(args);
-    strcat(prefix, ": ");
-    size_t len = strlen(prefix);
-    memmove(err->text + len, err->text, sizeof err->text - len); /* a cut message is still a message */
-    memcpy(err->text, prefix, len);
-    err->text[sizeof err->text - 1] = '\0';
+    size_t len = strlen(err->text);
+    snprintf(err->text + len, sizeof err->text - len, ": %s", old.text); /* a cut message is still a message */
     return err->code;
 }
 

@@ -6,8 +6,25 @@
 
 #include "quant/formats.h"
 
-#ifdef __SSSE3__
+#ifdef __AVX2__
 #include <immintrin.h>
+#endif
+
+/* gcc would unroll a short loop whole before it looks for vectors, and then find none. */
+#ifdef __clang__
+#define NJ_LOOP
+#else
+#define NJ_LOOP _Pragma("GCC unroll 1")
+#endif
+
+#ifdef __AVX2__
+/* Sixteen signed bytes times scale, where the compiler finds no good code of its own. */
+static inline void nj_put16(__m128i bytes, float scale, float *out)
+{
+    __m256i lo = _mm256_cvtepi8_epi32(bytes), hi = _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8));
+    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(lo)));
+    _mm256_storeu_ps(out + 8, _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(hi)));
+}
 #endif
 
 static inline void nj_decode_f32(const struct nj_block_f32 *b, float *restrict out)
@@ -27,18 +44,18 @@ static inline void nj_decode_bf16(const struct nj_block_bf16 *b, float *restrict
 
 /* ---- 32 weights ---- */
 
-static inline void nj_decode_q4_0(const struct nj_block_q4_0 *b, float *restrict out)
+/* 32 values scale * table[nibble], in the order of the 32-weight formats. */
+static inline void nj_decode_table(const int8_t *table, float scale, const uint8_t *qs, float *restrict out)
 {
-    float d = nj_half(b->d);
-    for (int j = 0; j < 16; j++) out[j] = d * (float)((b->qs[j] & 15) - 8);
-    for (int j = 0; j < 16; j++) out[j + 16] = d * (float)((b->qs[j] >> 4) - 8);
-}
-
-static inline void nj_decode_q4_1(const struct nj_block_q4_1 *b, float *restrict out)
-{
-    float d = nj_half(b->d), m = nj_half(b->m);
-    for (int j = 0; j < 16; j++) out[j] = d * (float)(b->qs[j] & 15) + m;
-    for (int j = 0; j < 16; j++) out[j + 16] = d * (float)(b->qs[j] >> 4) + m;
+#ifdef __AVX2__
+    __m128i t = _mm_loadu_si128((const __m128i *)table), q = _mm_loadu_si128((const __m128i *)qs);
+    __m128i nibble = _mm_set1_epi8(15);
+    nj_put16(_mm_shuffle_epi8(t, _mm_and_si128(q, nibble)), scale, out);
+    nj_put16(_mm_shuffle_epi8(t, _mm_and_si128(_mm_srli_epi16(q, 4), nibble)), scale, out + 16);
+#else
+    NJ_LOOP for (int j = 0; j < 16; j++) out[j] = scale * (float)table[qs[j] & 15];
+    NJ_LOOP for (int j = 0; j < 16; j++) out[j + 16] = scale * (float)table[qs[j] >> 4];
+#endif
 }
 
 /* Quants of Q5_0 and Q5_1: a nibble and, from `qh`, the fifth bit. */
@@ -46,8 +63,22 @@ static inline void nj_quants_q5(const uint8_t *qh, const uint8_t *qs, int32_t *r
 {
     uint32_t high;
     memcpy(&high, qh, sizeof high);
-    for (int j = 0; j < 16; j++) q[j] = (int32_t)((qs[j] & 15u) | (high >> j & 1) << 4);
-    for (int j = 0; j < 16; j++) q[j + 16] = (int32_t)((uint32_t)(qs[j] >> 4) | (high >> (j + 16) & 1) << 4);
+    NJ_LOOP for (int j = 0; j < 16; j++) q[j] = (int32_t)((qs[j] & 15u) | (high >> j & 1) << 4);
+    NJ_LOOP for (int j = 0; j < 16; j++) q[j + 16] = (int32_t)((qs[j] >> 4) | (high >> 16 >> j & 1) << 4);
+}
+
+static inline void nj_decode_q4_0(const struct nj_block_q4_0 *b, float *restrict out)
+{
+    static const int8_t values[16] = { -8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7 };
+    nj_decode_table(values, nj_half(b->d), b->qs, out);
+}
+
+static inline void nj_decode_q4_1(const struct nj_block_q4_1 *b, float *restrict out)
+{
+    static const int8_t values[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    float m = nj_half(b->m);
+    nj_decode_table(values, nj_half(b->d), b->qs, out);
+    NJ_LOOP for (int j = 0; j < 32; j++) out[j] += m;
 }
 
 static inline void nj_decode_q5_0(const struct nj_block_q5_0 *b, float *restrict out)
@@ -55,7 +86,7 @@ static inline void nj_decode_q5_0(const struct nj_block_q5_0 *b, float *restrict
     float d = nj_half(b->d);
     int32_t q[32];
     nj_quants_q5(b->qh, b->qs, q);
-    for (int j = 0; j < 32; j++) out[j] = d * (float)(q[j] - 16);
+    NJ_LOOP for (int j = 0; j < 32; j++) out[j] = d * (float)(q[j] - 16);
 }
 
 static inline void nj_decode_q5_1(const struct nj_block_q5_1 *b, float *restrict out)
@@ -63,28 +94,13 @@ static inline void nj_decode_q5_1(const struct nj_block_q5_1 *b, float *restrict
     float d = nj_half(b->d), m = nj_half(b->m);
     int32_t q[32];
     nj_quants_q5(b->qh, b->qs, q);
-    for (int j = 0; j < 32; j++) out[j] = d * (float)q[j] + m;
+    NJ_LOOP for (int j = 0; j < 32; j++) out[j] = d * (float)q[j] + m;
 }
 
 static inline void nj_decode_q8_0(const struct nj_block_q8_0 *b, float *restrict out)
 {
     float d = nj_half(b->d);
-    for (int j = 0; j < 32; j++) out[j] = d * (float)b->qs[j];
-}
-
-/* 32 values scale * table[nibble], in the order of the 32-weight formats. */
-static inline void nj_decode_table(const int8_t *table, float scale, const uint8_t *qs, float *restrict out)
-{
-    int8_t v[32];
-#ifdef __SSSE3__
-    __m128i t = _mm_loadu_si128((const __m128i *)table), q = _mm_loadu_si128((const __m128i *)qs);
-    __m128i nibble = _mm_set1_epi8(15);
-    _mm_storeu_si128((__m128i *)v, _mm_shuffle_epi8(t, _mm_and_si128(q, nibble)));
-    _mm_storeu_si128((__m128i *)(v + 16), _mm_shuffle_epi8(t, _mm_and_si128(_mm_srli_epi16(q, 4), nibble)));
-#else
-    for (int j = 0; j < 16; j++) v[j] = table[qs[j] & 15], v[j + 16] = table[qs[j] >> 4];
-#endif
-    for (int j = 0; j < 32; j++) out[j] = scale * (float)v[j];
+    NJ_LOOP for (int j = 0; j < 32; j++) out[j] = d * (float)b->qs[j];
 }
 
 static inline void nj_decode_iq4_nl(const struct nj_block_iq4_nl *b, float *restrict out)
@@ -97,7 +113,8 @@ static inline void nj_decode_mxfp4(const struct nj_block_mxfp4 *b, float *restri
     /* 2^(e - 128), one less than OCP's 2^(e - 127) as the table is doubled; the two smallest are subnormal. */
     float d = nj_bits_f32(b->e < 2 ? 0x200000u << b->e : (b->e - 1u) << 23);
     nj_decode_table(nj_values_mxfp4, d, b->qs, out);
-    for (int j = 0; j < 16; j++) { /* the sign bit of each code, as code 8 is minus zero */
+    NJ_LOOP for (int j = 0; j < 16; j++)
+    { /* the sign bit of each code, as code 8 is minus zero */
         out[j] = nj_bits_f32(nj_f32_bits(out[j]) | (uint32_t)(b->qs[j] & 8) << 28);
         out[j + 16] = nj_bits_f32(nj_f32_bits(out[j + 16]) | (uint32_t)(b->qs[j] & 0x80) << 24);
     }
@@ -111,7 +128,7 @@ static inline void nj_decode_q2_k(const struct nj_block_q2_k *b, float *restrict
     for (int s = 0; s < 16; s++) { /* s: 16 weights; bytes 32 * (s / 8) + 16 * (s % 2), bits 2 * (s / 2 % 4) */
         const uint8_t *qs = b->qs + s / 8 * 32 + s % 2 * 16;
         float dl = d * (float)(b->scales[s] & 15), ml = dmin * (float)(b->scales[s] >> 4);
-        for (int j = 0; j < 16; j++) out[16 * s + j] = dl * (float)(qs[j] >> (s / 2 % 4 * 2) & 3) - ml;
+        NJ_LOOP for (int j = 0; j < 16; j++) out[16 * s + j] = dl * (float)(qs[j] >> (s / 2 % 4 * 2) & 3) - ml;
     }
 }
 
@@ -128,7 +145,8 @@ static inline void nj_decode_q3_k(const struct nj_block_q3_k *b, float *restrict
     for (int s = 0; s < 16; s++) { /* bytes as in Q2_K; a clear bit s / 2 of hmask subtracts 4 */
         const uint8_t *qs = b->qs + s / 8 * 32 + s % 2 * 16, *hmask = b->hmask + s % 2 * 16;
         float dl = d * (float)nj_scale_q3_k(b->scales, s);
-        for (int j = 0; j < 16; j++) {
+        NJ_LOOP for (int j = 0; j < 16; j++)
+        {
             int low = qs[j] >> (s / 2 % 4 * 2) & 3, high = (hmask[j] >> (s / 2) & 1) * 4;
             out[16 * s + j] = dl * (float)(low + high - 4);
         }
@@ -154,7 +172,7 @@ static inline void nj_decode_q4_k(const struct nj_block_q4_k *b, float *restrict
         float scale, min;
         nj_scale_q4_k(b->scales, s, &scale, &min);
         scale *= d, min *= dmin;
-        for (int j = 0; j < 32; j++) out[32 * s + j] = scale * (float)(qs[j] >> (s % 2 * 4) & 15) - min;
+        NJ_LOOP for (int j = 0; j < 32; j++) out[32 * s + j] = scale * (float)(qs[j] >> (s % 2 * 4) & 15) - min;
     }
 }
 
@@ -166,7 +184,8 @@ static inline void nj_decode_q5_k(const struct nj_block_q5_k *b, float *restrict
         float scale, min;
         nj_scale_q4_k(b->scales, s, &scale, &min);
         scale *= d, min *= dmin;
-        for (int j = 0; j < 32; j++) {
+        NJ_LOOP for (int j = 0; j < 32; j++)
+        {
             int q = (qs[j] >> (s % 2 * 4) & 15) | (b->qh[j] >> s & 1) << 4;
             out[32 * s + j] = scale * (float)q - min;
         }
@@ -179,7 +198,8 @@ static inline void nj_decode_q6_k(const struct nj_block_q6_k *b, float *restrict
     for (int s = 0; s < 16; s++) { /* s: 16 weights; low nibbles, then high ones, of 64 bytes; two bits of qh */
         const uint8_t *ql = b->ql + s / 8 * 64 + s % 4 * 16, *qh = b->qh + s / 8 * 32 + s % 2 * 16;
         float dl = d * (float)b->scales[s];
-        for (int j = 0; j < 16; j++) {
+        NJ_LOOP for (int j = 0; j < 16; j++)
+        {
             int q = (ql[j] >> (s / 4 % 2 * 4) & 15) | (qh[j] >> (s / 2 % 4 * 2) & 3) << 4;
             out[16 * s + j] = dl * (float)(q - 32);
         }
@@ -197,12 +217,20 @@ static inline void nj_decode_iq4_xs(const struct nj_block_iq4_xs *b, float *rest
 
 /* ---- 256 weights, codebooks ---- */
 
-/* out[j] = scale * magnitude[j], negated where bit j of `signs` is set; n is 4 or 8. */
-static inline void nj_decode_signed(float scale, const void *magnitudes, uint32_t signs, int n, float *restrict out)
+/* Eight values scale * magnitude[j], negated where bit j of `signs` is set. */
+static inline void nj_decode_signed(float scale, const void *magnitudes, uint32_t signs, float *restrict out)
 {
+#ifdef __AVX2__
+    __m256 m = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(magnitudes)));
+    __m256i to_top = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+    __m256 sign = _mm256_castsi256_ps(_mm256_sllv_epi32(_mm256_set1_epi32((int)signs), to_top));
+    sign = _mm256_and_ps(sign, _mm256_set1_ps(-0.0f));
+    _mm256_storeu_ps(out, _mm256_xor_ps(_mm256_mul_ps(_mm256_set1_ps(scale), m), sign));
+#else
     const uint8_t *m = magnitudes;
-    for (int j = 0; j < n; j++)
-        out[j] = nj_bits_f32(nj_f32_bits(scale * (float)m[j]) ^ ((signs << (31 - j)) & 1u << 31));
+    NJ_LOOP for (int j = 0; j < 8; j++) out[j] =
+        nj_bits_f32(nj_f32_bits(scale * (float)m[j]) ^ ((signs << (31 - j)) & 1u << 31));
+#endif
 }
 
 /* Seven stored signs; the eighth makes the number of minus signs even. */
@@ -221,7 +249,7 @@ static inline void nj_decode_iq2_xxs(const struct nj_block_iq2_xxs *b, float *re
         memcpy(&signs, (const char *)b->qs + 8 * s + 4, sizeof signs);
         float scale = d * (0.5f + (float)(signs >> 28)) * 0.25f;
         for (int l = 0; l < 4; l++)
-            nj_decode_signed(scale, &nj_grid_iq2_xxs[index[l]], nj_even_signs(signs >> (7 * l) & 127), 8,
+            nj_decode_signed(scale, &nj_grid_iq2_xxs[index[l]], nj_even_signs(signs >> (7 * l) & 127),
                              out + 32 * s + 8 * l);
     }
 }
@@ -237,7 +265,7 @@ static inline void nj_decode_iq2_xs(const struct nj_block_iq2_xs *b, float *rest
     float d = nj_half(b->d);
     for (int g = 0; g < 32; g++) /* 8 weights: nine bits of index, seven signs */
         nj_decode_signed(nj_scale_iq2(d, b->scales, g / 2), &nj_grid_iq2_xs[b->qs[g] & 511],
-                         nj_even_signs(b->qs[g] >> 9), 8, out + 8 * g);
+                         nj_even_signs(b->qs[g] >> 9), out + 8 * g);
 }
 
 static inline void nj_decode_iq2_s(const struct nj_block_iq2_s *b, float *restrict out)
@@ -245,7 +273,7 @@ static inline void nj_decode_iq2_s(const struct nj_block_iq2_s *b, float *restri
     float d = nj_half(b->d);
     for (int g = 0; g < 32; g++) { /* 8 weights: eight bits of index, two more in qh, eight signs */
         int index = b->qs[g] | (b->qh[g / 4] >> (g % 4 * 2) & 3) << 8;
-        nj_decode_signed(nj_scale_iq2(d, b->scales, g / 2), &nj_grid_iq2_s[index], b->signs[g], 8, out + 8 * g);
+        nj_decode_signed(nj_scale_iq2(d, b->scales, g / 2), &nj_grid_iq2_s[index], b->signs[g], out + 8 * g);
     }
 }
 
@@ -259,7 +287,7 @@ static inline void nj_decode_iq3_xxs(const struct nj_block_iq3_xxs *b, float *re
         for (int l = 0; l < 4; l++) {
             const uint8_t *index = b->qs + 8 * s + 2 * l;
             uint32_t grid[2] = { nj_grid_iq3_xxs[index[0]], nj_grid_iq3_xxs[index[1]] };
-            nj_decode_signed(scale, grid, nj_even_signs(signs >> (7 * l) & 127), 8, out + 32 * s + 8 * l);
+            nj_decode_signed(scale, grid, nj_even_signs(signs >> (7 * l) & 127), out + 32 * s + 8 * l);
         }
     }
 }
@@ -272,16 +300,21 @@ static inline void nj_decode_iq3_s(const struct nj_block_iq3_s *b, float *restri
         uint32_t high = b->qh[g / 4] >> (g % 4 * 2);
         uint32_t grid[2] = { nj_grid_iq3_s[index[0] | (high & 1) << 8], nj_grid_iq3_s[index[1] | (high & 2) << 7] };
         float scale = d * (float)(1 + 2 * (b->scales[g / 8] >> (g / 4 % 2 * 4) & 15));
-        nj_decode_signed(scale, grid, b->signs[g], 8, out + 8 * g);
+        nj_decode_signed(scale, grid, b->signs[g], out + 8 * g);
     }
 }
 
-/* 8 values of IQ1: scale * (-1, 0 or 1, plus or minus an eighth). */
+/* Eight values of IQ1: scale * (-1, 0 or 1, plus or minus an eighth). */
 static inline void nj_decode_iq1(float scale, uint32_t index, bool minus, float *restrict out)
 {
-    const int8_t *grid = (const int8_t *)&nj_grid_iq1[index];
     float delta = minus ? -0.125f : 0.125f;
-    for (int j = 0; j < 8; j++) out[j] = scale * ((float)grid[j] + delta);
+#ifdef __AVX2__
+    __m256 v = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)&nj_grid_iq1[index])));
+    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_add_ps(v, _mm256_set1_ps(delta))));
+#else
+    const int8_t *grid = (const int8_t *)&nj_grid_iq1[index];
+    NJ_LOOP for (int j = 0; j < 8; j++) out[j] = scale * ((float)grid[j] + delta);
+#endif
 }
 
 static inline void nj_decode_iq1_s(const struct nj_block_iq1_s *b, float *restrict out)
@@ -310,7 +343,7 @@ static inline void nj_decode_iq1_m(const struct nj_block_iq1_m *b, float *restri
 /* n values: base-3 digit `power` (3^digit) of each byte, digits being read off the top of byte * 3^digit mod 256. */
 static inline void nj_decode_trits(float d, const uint8_t *qs, int power, int n, float *restrict out)
 {
-    for (int j = 0; j < n; j++) out[j] = (float)(((qs[j] * power & 255) * 3 >> 8) - 1) * d;
+    NJ_LOOP for (int j = 0; j < n; j++) out[j] = (float)(((qs[j] * power & 255) * 3 >> 8) - 1) * d;
 }
 
 static inline void nj_decode_tq1_0(const struct nj_block_tq1_0 *b, float *restrict out)
@@ -326,7 +359,8 @@ static inline void nj_decode_tq2_0(const struct nj_block_tq2_0 *b, float *restri
 {
     float d = nj_half(b->d);
     for (int s = 0; s < 8; s++) /* 32 weights: half s / 4 of the bytes, bits 2 * (s % 4) */
-        for (int j = 0; j < 32; j++) out[32 * s + j] = (float)((b->qs[s / 4 * 32 + j] >> (s % 4 * 2) & 3) - 1) * d;
+        NJ_LOOP for (int j = 0; j < 32; j++) out[32 * s + j] =
+            (float)((b->qs[s / 4 * 32 + j] >> (s % 4 * 2) & 3) - 1) * d;
 }
 
 #endif

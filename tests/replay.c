@@ -1,5 +1,5 @@
-/* Stands in for the fuzzer: feeds every file of the folders given to the fuzz target, so that the kept inputs are tested
- * with any compiler. Prints "ok" with the count, or dies as the target dies, after naming the input. */
+/* Stands in for the fuzzer: feeds every file of the folders given to the fuzz target, so that the kept inputs are
+ * tested with any compiler. Prints "ok" with the count, or dies as the target dies, after naming the input. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
