@@ -3,43 +3,121 @@ CC      ?= cc
 PREFIX  ?= /usr/local
 BUILD   ?= build
 OPT     ?= -O3 -g
+MALLOC  ?= -ljemalloc
+SECONDS ?= 60
 WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror=implicit-function-declaration
 # Contraction off: a result must not depend on where a compiler sees a chance to fuse (kernels fuse explicitly).
-CFLAGS  += -std=c17 -D_GNU_SOURCE -I. $(OPT) $(WARN) -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(SAN)
+FLAGS   := -std=c17 -D_GNU_SOURCE -I. $(OPT) $(WARN) -ffp-contract=off -fno-math-errno -pthread $(SAN) $(CPPFLAGS) $(CFLAGS)
 LIBS     = -lhwloc -lnuma -lpcre2-8 -lutf8proc -ljansson -lm -pthread $(MALLOC)
-MALLOC  ?= -ljemalloc
+AVX2     = -mavx2 -mfma -mf16c
+AVX512   = $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 
-ROOMS    = quant numa io engine
-LIB_SRC  = $(wildcard $(ROOMS:%=%/*.c) quant/x86/*.c)
+LIB_SRC  = $(wildcard quant/*.c quant/x86/*.c numa/*.c io/*.c engine/*.c)
 APP_SRC  = $(filter-out appliance/main.c,$(wildcard appliance/*.c))
-LIB      = $(BUILD)/libnightjar.a
 OBJ      = $(patsubst %.c,$(BUILD)/%.o,$(LIB_SRC) $(APP_SRC))
-TESTS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
+LIB      = $(BUILD)/libnightjar.a
+TESTS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
+BENCHES  = $(patsubst %.c,$(BUILD)/%,$(wildcard perf/bench_*.c))
+
+# All cores, unless asked otherwise; short lines, unless V=1.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+SAY      = @$(if $(V),,printf '  %-5s %s\n' $(1) $@;)
 
 all: nightjar
 
-nightjar: $(BUILD)/appliance/main.o $(LIB)
-	$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
+nightjar: $(BUILD)/nightjar
+	@cp $< $@
+
+$(BUILD)/nightjar: $(BUILD)/appliance/main.o $(LIB)
+	$(call SAY,link)$(CC) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
 
 $(LIB): $(OBJ)
-	@rm -f $@
-	ar rcs $@ $(OBJ)
+	$(call SAY,ar)rm -f $@ && ar rcs $@ $(OBJ)
 
-$(BUILD)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
-$(BUILD)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+$(BUILD)/%_avx2.o:   ISA = $(AVX2)
+$(BUILD)/%_avx512.o: ISA = $(AVX512)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(call SAY,cc)$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+# Other flags or another compiler: everything is built anew.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D); echo '$(CC) $(FLAGS)' | cmp -s - $@ || echo '$(CC) $(FLAGS)' >$@
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIB)
-	$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) -lcmocka -lopenblas $(LIBS)
+	$(call SAY,link)$(CC) $(FLAGS) -o $@ $^ $(LDFLAGS) -lcmocka -lopenblas $(LIBS)
+
+# A fuzz target without the fuzzer: runs over its corpus, as a test.
+$(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o $(LIB)
+	$(call SAY,link)$(CC) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
+
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz_%.o $(LIB)
+	$(call SAY,link)$(CC) $(FLAGS) -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(LIBS)
+
+$(BUILD)/perf/bench_%: $(BUILD)/perf/bench_%.o $(LIB)
+	$(call SAY,link)$(CC) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
 
 tests: $(TESTS)
 
-clean:
-	rm -rf $(BUILD) nightjar
+setup:
+	@.ci/setup
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all tests clean
+demo: setup
+	@$(MAKE) --no-print-directory nightjar
+	@appliance/demo/run
+
+test: setup
+	@$(MAKE) --no-print-directory $(BUILD)/nightjar tests
+	@tests/run $(BUILD)
+
+# Each in its own folder, without jemalloc, which would hide the heap from them.
+SANITIZED = @$(MAKE) --no-print-directory test BUILD=build/$@ MALLOC= OPT='-O1 -g -fno-omit-frame-pointer'
+asan:  ; $(SANITIZED) SAN='-fsanitize=address'
+ubsan: ; $(SANITIZED) SAN='-fsanitize=undefined -fno-sanitize-recover=all'
+tsan:  ; $(SANITIZED) SAN='-fsanitize=thread'
+
+# What the fuzzer finds goes to build/fuzz; the kept inputs are in tests/corpus.
+fuzz:
+	$(if $(FUZZ),,$(error Say what to fuzz: make fuzz FUZZ=gguf SECONDS=60. There are: $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))))
+	@.ci/setup fuzz
+	@$(MAKE) --no-print-directory build/fuzz/fuzz_$(FUZZ) BUILD=build/fuzz CC=clang MALLOC= OPT='-O1 -g' \
+	    SAN='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
+	@mkdir -p build/fuzz/new-$(FUZZ) tests/corpus/$(FUZZ)
+	build/fuzz/fuzz_$(FUZZ) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$(FUZZ)- build/fuzz/new-$(FUZZ) tests/corpus/$(FUZZ)
+
+bench: setup
+	@$(MAKE) --no-print-directory $(BENCHES)
+	@for bench in $(BENCHES); do $$bench || exit; done
+
+tidy:
+	@.ci/setup tidy
+	@tests/tidy
+
+install: nightjar
+	install -D -m 755 nightjar $(DESTDIR)$(PREFIX)/bin/nightjar
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nightjar/demo $(wildcard appliance/demo/*.jsonl appliance/demo/*.gguf)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nightjar README.md LICENSE
+
+clean:
+	rm -rf build $(BUILD) nightjar
+
+help:
+	@echo 'make                build ./nightjar'
+	@echo 'make demo           set up, build, and answer a file of prompts with the small model that comes along'
+	@echo 'make test           set up, build, and run all tests'
+	@echo 'make install        install into PREFIX=$(PREFIX), below DESTDIR if given'
+	@echo 'make asan           the tests under AddressSanitizer; also: make ubsan, make tsan'
+	@echo 'make fuzz FUZZ=gguf SECONDS=60    feed hostile input to a parser; tests/fuzz_*.c says which there are'
+	@echo 'make bench          measure the kernels beside the limit of this machine'
+	@echo 'make tidy           check formatting, include rules and sizes'
+	@echo 'make clean          remove all that was built'
+	@echo 'Variables: CC OPT CFLAGS LDFLAGS BUILD PREFIX DESTDIR, V=1 to see the commands'
+
+FORCE:
+-include $(OBJ:.o=.d) $(TESTS:=.d) $(BENCHES:=.d) $(BUILD)/appliance/main.d $(BUILD)/tests/replay.d
+.PHONY: all tests setup demo test asan ubsan tsan fuzz bench tidy install clean help FORCE
 .SECONDARY:

@@ -12,6 +12,9 @@
 #include "numa/nj_base.h"
 #include "quant/nj_quant.h"
 
+/* What nj_gguf_open must know of weight types: quant's tables. */
+const nj_gguf_types *nj_weight_types(void);
+
 /* ---- Tokenizer ---- */
 
 typedef struct nj_tokenizer nj_tokenizer;
@@ -127,6 +130,7 @@ typedef struct nj_engine_stats {
     uint64_t decode_rows, decode_ns;    /* steps of generated rows only */
     uint64_t decode_bytes;              /* weight bytes those steps had to read */
     uint64_t prefix_rows_saved;         /* prompt rows taken from shared pages */
+    uint64_t preemptions;               /* times a request lost its pages to older ones */
     uint64_t kv_bytes, kv_bytes_max;
 } nj_engine_stats;
 void nj_engine_stats_read(const nj_engine *e, nj_engine_stats *out);
@@ -136,7 +140,8 @@ typedef struct nj_sequence nj_sequence;
 int      nj_sequence_new(nj_engine *e, nj_sequence **out, nj_error *err);
 void     nj_sequence_free(nj_engine *e, nj_sequence *s);
 uint32_t nj_sequence_length(const nj_sequence *s);
-void     nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length); /* forgets positions >= length */
+/* Forgets positions >= length. With sliding windows it may forget more: nj_sequence_length says where to go on. */
+void     nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length);
 
 /* One row of a step: the next token of a sequence. Rows of one sequence must follow each other in order. */
 typedef struct nj_row {

@@ -32,20 +32,20 @@ int nj_remedy(nj_error *err, const char *fmt, ...)
 int nj_error_prefix(nj_error *err, const char *fmt, ...)
 {
     if (!err) return -EINVAL;
-    char prefix[512], text[sizeof err->text];
+    nj_error old = *err;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(prefix, sizeof prefix, fmt, args);
+    vsnprintf(err->text, sizeof err->text, fmt, args);
     va_end(args);
-    memcpy(text, err->text, sizeof text);
-    int written = snprintf(err->text, sizeof err->text, "%s: %s", prefix, text);
-    (void)written; /* a cut message is still a message */
+    size_t len = strlen(err->text);
+    snprintf(err->text + len, sizeof err->text - len, ": %s", old.text); /* a cut message is still a message */
     return err->code;
 }
 
 void *nj_array_new(size_t count, size_t size)
 {
-    return count ? calloc(count, size) : NULL;
+    size_t bytes;
+    return count && !__builtin_mul_overflow(count, size, &bytes) ? calloc(count, size) : NULL;
 }
 
 int nj_array_grow(void *array, size_t *cap, size_t need, size_t size)

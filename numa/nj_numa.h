@@ -11,7 +11,7 @@ typedef struct nj_machine {
     uint32_t nodes;           /* NUMA nodes with memory */
     uint32_t cores, threads;  /* physical cores and hardware threads this process may run on */
     uint32_t threads_best;    /* one worker per physical core, cut to the cgroup's CPU quota; at least 1 */
-    uint64_t l2_bytes, l3_bytes;
+    uint64_t l2_bytes, l3_bytes; /* L2 of one core, all L3 together; 0 when unknown */
     uint64_t ram_bytes;       /* installed, or the cgroup limit when lower */
     uint64_t ram_available_bytes; /* MemAvailable, cut to what the cgroup leaves */
 } nj_machine;

@@ -47,6 +47,37 @@ float    nj_f16_to_f32(uint16_t h);
 uint16_t nj_f32_to_bf16(float x); /* round to nearest even */
 float    nj_bf16_to_f32(uint16_t h);
 
+/* ---- Mixes: the type that each tensor of a quantized model gets. ----
+ * A mix is a plain type we can write, by its GGUF id, or one of the ids below. Whatever the mix,
+ *   - tensors of one dimension, biases, norms, the router (ffn_gate_inp*) and rope factors are F32;
+ *   - the output matrix, or a tied token_embd, has at least the bits of Q6_K;
+ *   - a type whose block does not divide the row gives way to one of 32 weights: Q2_K, Q3_K and IQ4_XS to IQ4_NL,
+ *     Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where 32 does not divide it either, to F16.
+ * Q4_K_M and Q5_K_M are Q4_K and Q5_K, but Q6_K for attn_v and ffn_down in the first and last eighth of the layers and
+ * every third between; one type up (Q5_K, Q6_K) for a fused attn_qkv; and, in a model with experts, beside which
+ * attention is small, Q8_0 for attn_k and attn_v. */
+enum nj_mix { NJ_MIX_Q4_K_M = 100, NJ_MIX_Q5_K_M = 101 };
+
+/* What the choice depends on. */
+typedef struct nj_mix_model {
+    uint32_t layers;  /* block_count */
+    uint32_t experts; /* 0: dense */
+    bool     tied;    /* has no output.weight */
+} nj_mix_model;
+
+/* The mix of a name ("q4_k_m", or a type's name) in any case, or -1 for one that we can't write. */
+int nj_mix_find(const char *name);
+
+/* Lower-case name of a mix that nj_mix_find gives. */
+const char *nj_mix_name(int mix);
+
+/* The value that GGUF's key general.file_type has for a mix. */
+uint32_t nj_mix_file_type(int mix);
+
+/* The type for the tensor `name` ("blk.3.attn_v.weight"); dims[0..dims_count) in GGUF order, so a row has dims[0]
+ * weights. */
+uint32_t nj_mix_type(int mix, const nj_mix_model *model, const char *name, const uint64_t *dims, uint32_t dims_count);
+
 /* ---- Panels: the order in which kernels read a matrix (rows = outputs, cols = inputs). ----
  * A panel holds 16 rows, interleaved so that kernels read forward with one output row per lane; the bits of the
  * format are kept exactly. The last panel of a matrix is padded with zero rows. Nobody outside quant/ knows the order. */
@@ -83,7 +114,8 @@ typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t pan
                           float *const *y, uint32_t rows);
 
 /* Attention over one tile of cached rows of type F32, F16 or Q8_0 (`stride` bytes apart, `dim` values each).
- * scores[p] = q . key[p]; 16 partial sums by c mod 16, then a fixed pairwise tree. */
+ * scores[p] = q . key[p]; 16 partial sums by c mod 16, then a fixed pairwise tree: lanes 8 apart, then 4, 2, 1.
+ * Any dim; a row of Q8_0 begins at a block, and its last block may be used in part. */
 typedef void nj_scores_fn(const float *q, const void *keys, size_t stride, uint32_t n, uint32_t dim, float *scores);
 
 /* out[d] += sum over p of weight[p] * value[p][d], one fma per p in ascending order. */

@@ -1,0 +1,311 @@
+/* Requests and the scheduler: which rows make the next step, and what happens with their logits. */
+#include "engine/answer.h"
+#include "engine/engine.h"
+#include "engine/loop.h"
+#include "engine/sampler.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct nj_session {
+    nj_session *prev, *next;
+    nj_sequence *sequence;
+    nj_sampler *sampler;
+    nj_answer answer;
+    nj_loop loop;
+    int32_t *token; /* prompt, then answer */
+    size_t token_cap;
+    uint32_t prompt_len, token_count, max_tokens;
+    bool ignore_eos, detect_loops, logprobs;
+    uint32_t top_count;
+    nj_token_out *out; /* one per token of the answer */
+    size_t out_count, out_cap;
+    nj_top *top; /* [out_count][top_count] */
+    size_t top_cap;
+    nj_finish finish;
+    bool parked;   /* lost its pages to older requests; waits until one of them ends */
+    uint32_t rows; /* in the step being formed */
+    char error[256];
+};
+
+const char *nj_finish_name(nj_finish f)
+{
+    static const char *const names[] = { "running", "stop", "length", "repetition", "cancelled", "error" };
+    return names[f];
+}
+
+static void link_session(nj_engine *e, nj_session *s)
+{
+    s->prev = e->sessions_last;
+    *(s->prev ? &s->prev->next : &e->sessions) = s;
+    e->sessions_last = s;
+}
+
+static void unlink_session(nj_engine *e, nj_session *s)
+{
+    *(s->prev ? &s->prev->next : &e->sessions) = s->next;
+    *(s->next ? &s->next->prev : &e->sessions_last) = s->prev;
+}
+
+static int check_request(const nj_engine *e, const nj_request *r, nj_error *err)
+{
+    if (r->prompt_len == 0) return nj_fail(err, -EINVAL, "the prompt is empty");
+    if (r->prompt_len >= e->context) {
+        nj_fail(err, -EINVAL, "the prompt has %zu tokens, the context is %u", r->prompt_len, e->context);
+        return nj_remedy(err, "Shorten the prompt, or raise --ctx as far as the model was trained for.");
+    }
+    if (r->top_logprobs > 20) return nj_fail(err, -EINVAL, "top_logprobs is %u, the most is 20", r->top_logprobs);
+    for (size_t i = 0; i < r->prompt_len; i++)
+        if (r->prompt[i] < 0 || (uint32_t)r->prompt[i] >= e->m->h.vocab)
+            return nj_fail(err, -EINVAL, "prompt token %d is outside the vocabulary of %u", r->prompt[i],
+                           e->m->h.vocab);
+    return 0;
+}
+
+int nj_session_new(nj_engine *e, const nj_request *r, nj_session **out, nj_error *err)
+{
+    int rc = check_request(e, r, err);
+    if (rc) return rc;
+    nj_session *s = nj_new(nj_session);
+    if (!s) return nj_fail(err, -ENOMEM, "no memory");
+    link_session(e, s);
+    s->prompt_len = s->token_count = (uint32_t)r->prompt_len;
+    s->max_tokens = r->max_tokens;
+    s->ignore_eos = r->ignore_eos;
+    s->detect_loops = r->detect_loops;
+    s->logprobs = r->logprobs;
+    s->top_count = r->logprobs ? r->top_logprobs : 0;
+    rc = nj_sequence_new(e, &s->sequence, err);
+    if (!rc) rc = nj_sampler_new(&s->sampler, &r->sampling, (int32_t)e->m->h.vocab, err);
+    if (!rc) rc = nj_answer_init(&s->answer, r->stop, r->stop_count, err);
+    if (!rc && nj_array_grow(&s->token, &s->token_cap, r->prompt_len, sizeof *s->token))
+        rc = nj_fail(err, -ENOMEM, "no memory for a prompt of %zu tokens", r->prompt_len);
+    if (rc) {
+        nj_session_free(e, s);
+        return rc;
+    }
+    memcpy(s->token, r->prompt, r->prompt_len * sizeof *r->prompt);
+    for (size_t i = 0; i < r->prompt_len; i++) nj_sampler_accept(s->sampler, r->prompt[i]);
+    *out = s;
+    return 0;
+}
+
+void nj_session_free(nj_engine *e, nj_session *s)
+{
+    if (!s) return;
+    unlink_session(e, s);
+    nj_sequence_free(e, s->sequence);
+    nj_sampler_free(s->sampler);
+    nj_answer_free(&s->answer);
+    free(s->top);
+    free(s->out);
+    free(s->token);
+    free(s);
+}
+
+/* Ends a session: its pages go back at once (indexed ones stay for others), and parked sessions may try again.
+ * Returns 0, or -ENOMEM when the end of the text could not be kept. */
+static int finish(nj_engine *e, nj_session *s, nj_finish how)
+{
+    s->finish = how;
+    int rc = nj_answer_end(&s->answer);
+    nj_kv_release(&e->kv, s->sequence);
+    for (nj_session *other = e->sessions; other; other = other->next) other->parked = false;
+    return rc;
+}
+
+void nj_session_cancel(nj_session *s)
+{
+    if (s->finish == NJ_RUNNING) s->finish = NJ_FINISH_CANCELLED; /* its pages go back with nj_session_free */
+}
+
+/* ---- Forming a step ---- */
+
+/* Is a session of this step about to compute the very page that `s` needs next? Then waiting a step saves the work. */
+static bool page_is_coming(const nj_engine *e, const nj_session *s)
+{
+    const nj_sequence *q = s->sequence;
+    uint32_t from = q->indexed * NJ_KV_PAGE;
+    if (q->length != from || from + NJ_KV_PAGE >= s->token_count) return false;
+    for (const nj_session *o = e->sessions; o != s; o = o->next)
+        if (o->rows && o->sequence->prefix == q->prefix && o->token_count >= from + NJ_KV_PAGE &&
+            memcmp(o->token + from, s->token + from, NJ_KV_PAGE * sizeof *s->token) == 0)
+            return true;
+    return false;
+}
+
+/* Adds up to `limit` of the session's uncomputed tokens to the step. A request that can't grow for lack of pages adds
+ * nothing; it stays in the queue. */
+static int add_rows(nj_engine *e, nj_session *s, uint32_t *n, uint32_t limit)
+{
+    nj_sequence *q = s->sequence;
+    uint32_t count = s->token_count - q->length;
+    if (count > limit) count = limit;
+    int rc = nj_kv_reserve(&e->kv, q, q->length + count);
+    if (rc) return rc == -ENOSPC ? 0 : rc;
+    for (uint32_t i = 0; i < count; i++) {
+        bool last = q->length + i + 1 == s->token_count;
+        e->row_session[*n] = last ? s : NULL;
+        e->row[(*n)++] = (nj_row){ q, s->token[q->length + i], last };
+    }
+    s->rows = count;
+    return 0;
+}
+
+/* Sessions that need one row each (decoding) come first, then prompts in order of arrival with what room is left. */
+static int form_step(nj_engine *e, uint32_t *n)
+{
+    int rc = 0;
+    *n = 0;
+    for (nj_session *s = e->sessions; s; s = s->next) {
+        s->rows = 0;
+        if (s->finish != NJ_RUNNING || s->parked || s->token_count <= s->prompt_len || *n == e->step.rows_max) continue;
+        if (s->token_count - s->sequence->length == 1 && (rc = add_rows(e, s, n, 1)) != 0) return rc;
+    }
+    for (nj_session *s = e->sessions; s && *n < e->step.rows_max; s = s->next) {
+        if (s->finish != NJ_RUNNING || s->parked || s->rows || s->sequence->length == s->token_count) continue;
+        int gained = nj_kv_adopt(&e->kv, s->sequence, s->token, s->token_count);
+        if (gained < 0) return gained;
+        e->stats.prefix_rows_saved += (uint64_t)gained;
+        if (!page_is_coming(e, s) && (rc = add_rows(e, s, n, e->step.rows_max - *n)) != 0) return rc;
+    }
+    return 0;
+}
+
+/* Nobody could grow: the youngest request gives its pages up and waits, to be computed again later (the same bits come
+ * out). When the oldest alone is left and still can't grow, the cache can never hold it. False: nothing is left to run.
+ */
+static bool make_room(nj_engine *e)
+{
+    nj_session *oldest = NULL, *youngest = NULL;
+    for (nj_session *s = e->sessions; s; s = s->next) {
+        if (s->finish != NJ_RUNNING) continue;
+        if (!oldest) oldest = s;
+        if (!s->parked) youngest = s;
+    }
+    if (!oldest) return false;
+    if (!youngest) {
+        oldest->parked = false; /* those that it made room for were cancelled or freed */
+    } else if (youngest == oldest) {
+        snprintf(oldest->error, sizeof oldest->error,
+                 "the KV cache of %.3f GB can't hold %u positions, which need %.3f GB", (double)e->kv.bytes_max / 1e9,
+                 oldest->token_count, (double)nj_kv_bytes_for(&e->kv, oldest->token_count) / 1e9);
+        if (finish(e, oldest, NJ_FINISH_ERROR)) snprintf(oldest->error, sizeof oldest->error, "no memory");
+    } else {
+        nj_kv_release(&e->kv, youngest->sequence);
+        youngest->parked = true;
+        e->stats.preemptions++;
+    }
+    return true;
+}
+
+/* ---- After a step ---- */
+
+static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *logits)
+{
+    const nj_tokenizer *t = e->m->tokenizer;
+    if (nj_array_grow(&s->token, &s->token_cap, s->token_count + 1, sizeof *s->token) ||
+        nj_array_grow(&s->out, &s->out_cap, s->out_count + 1, sizeof *s->out) ||
+        nj_array_grow(&s->top, &s->top_cap, (s->out_count + 1) * s->top_count, sizeof *s->top))
+        return -ENOMEM;
+    nj_token_out out = { .token = token };
+    if (s->logprobs)
+        nj_logprobs(logits, (int32_t)e->m->h.vocab, token, &out.logprob, s->top + s->out_count * s->top_count,
+                    s->top_count);
+    s->token[s->token_count++] = token;
+    nj_sampler_accept(s->sampler, token);
+    nj_buf text = { 0 };
+    nj_token_text(t, token, false, &text);
+    int rc = text.failed ? text.failed : nj_answer_add(&s->answer, text.data ? text.data : "", text.len);
+    nj_buf_free(&text);
+    out.text_end = (uint32_t)s->answer.raw_bytes;
+    s->out[s->out_count++] = out;
+    return rc;
+}
+
+/* Samples the session's next token and decides whether it goes on. */
+static int take_logits(nj_engine *e, nj_session *s, const float *logits)
+{
+    int32_t token = nj_sampler_pick(s->sampler, logits);
+    if (!s->ignore_eos && nj_token_is_end(e->m->tokenizer, token)) return finish(e, s, NJ_FINISH_STOP);
+    int rc = keep_token(e, s, token, logits);
+    if (rc) return rc;
+    if (s->answer.stopped) return finish(e, s, NJ_FINISH_STOP);
+    if (s->detect_loops && nj_loop_add(&s->loop, token)) return finish(e, s, NJ_FINISH_LOOP);
+    if (s->out_count == s->max_tokens || s->token_count >= e->context) return finish(e, s, NJ_FINISH_LENGTH);
+    return 0;
+}
+
+static void count_step(nj_engine *e, uint32_t n, uint64_t ns)
+{
+    bool prompt = false;
+    for (uint32_t i = 0; i < n; i++) prompt |= e->row_session[i] == NULL;
+    for (uint32_t i = 0; i < n && !prompt; i++)
+        prompt = e->row_session[i]->token_count <= e->row_session[i]->prompt_len;
+    *(prompt ? &e->stats.prompt_rows : &e->stats.decode_rows) += n;
+    *(prompt ? &e->stats.prompt_ns : &e->stats.decode_ns) += ns;
+    if (!prompt) e->stats.decode_bytes += e->m->bytes_dense + e->step.routing.bytes;
+}
+
+static int count_running(const nj_engine *e)
+{
+    int running = 0;
+    for (const nj_session *s = e->sessions; s; s = s->next) running += s->finish == NJ_RUNNING;
+    return running;
+}
+
+int nj_engine_run(nj_engine *e, nj_error *err)
+{
+    uint32_t n;
+    const float *logits = NULL;
+    int rc;
+    do {
+        if ((rc = form_step(e, &n)) != 0) return nj_fail(err, rc, "no memory to form a step");
+    } while (n == 0 && make_room(e));
+    if (n == 0) return count_running(e);
+    uint64_t start = nj_now_ns();
+    if ((rc = nj_engine_step(e, e->row, n, &logits, err)) != 0) return rc;
+    count_step(e, n, nj_now_ns() - start);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!e->row_session[i]) continue;
+        if ((rc = take_logits(e, e->row_session[i], logits)) != 0) return nj_fail(err, rc, "no memory for an answer");
+        logits += e->m->h.vocab;
+    }
+    return count_running(e);
+}
+
+nj_finish nj_session_finish(const nj_session *s)
+{
+    return s->finish;
+}
+
+const char *nj_session_error(const nj_session *s)
+{
+    return s->error;
+}
+
+const char *nj_session_text(const nj_session *s, size_t *len)
+{
+    if (len) *len = s->answer.text.len;
+    return s->answer.text.data;
+}
+
+const nj_token_out *nj_session_tokens(const nj_session *s, size_t *n)
+{
+    for (size_t i = 0; i < s->out_count; i++) s->out[i].top = s->top_count ? s->top + i * s->top_count : NULL;
+    *n = s->out_count;
+    return s->out;
+}
+
+uint32_t nj_session_prompt_tokens(const nj_session *s)
+{
+    return s->prompt_len;
+}
+
+uint32_t nj_session_prompt_done(const nj_session *s)
+{
+    bool done = s->out_count || s->sequence->length >= s->prompt_len;
+    return done ? s->prompt_len : s->sequence->length;
+}

@@ -1,0 +1,551 @@
+/* Kernels: each tier against the scalar reference, bit for bit, and the reference against a product in double and
+ * against OpenBLAS. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <float.h>
+#include <math.h>
+#include <cmocka.h>
+#include <cblas.h>
+
+#include "quant/nj_quant.h"
+
+static uint64_t seed = 88172645463325252u;
+
+static uint32_t random_bits(void)
+{
+    seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+    return (uint32_t)(seed >> 16);
+}
+
+/* Uniform in [-1, 1). */
+static float random_value(void)
+{
+    return (float)(int32_t)random_bits() * 0x1p-31f;
+}
+
+static void *allocate(size_t bytes)
+{
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    assert_non_null(p);
+    return p;
+}
+
+/* What random block bytes stand for: the scales are set apart, as random ones would be NaN or hide small errors. */
+enum scales { SCALES_USUAL, SCALES_LARGE, SCALES_TINY, SCALES_ZERO, SCALES_COUNT };
+
+static uint16_t random_half(enum scales scales)
+{
+    static const uint16_t base[SCALES_COUNT] = { 0x2000, 0x6800, 0x0000, 0x0000 }; /* 2^-7, 2^11, subnormal, 0 */
+    return scales == SCALES_ZERO ? 0 : (uint16_t)((base[scales] + random_bits() % 0x3ff) | (random_bits() & 0x8000));
+}
+
+/* Offsets of the half-precision scales in a block, -1 ends the list. */
+static const int *scale_offsets(uint32_t type)
+{
+    static const int first[] = { 0, -1 }, first_two[] = { 0, 2, -1 }, q2_k[] = { 80, 82, -1 }, q3_k[] = { 108, -1 };
+    static const int q6_k[] = { 208, -1 }, tq1_0[] = { 52, -1 }, tq2_0[] = { 64, -1 }, none[] = { -1 };
+    switch (type) {
+    case NJ_Q4_1:
+    case NJ_Q5_1:
+    case NJ_Q4_K:
+    case NJ_Q5_K: return first_two;
+    case NJ_Q2_K: return q2_k;
+    case NJ_Q3_K: return q3_k;
+    case NJ_Q6_K: return q6_k;
+    case NJ_TQ1_0: return tq1_0;
+    case NJ_TQ2_0: return tq2_0;
+    case NJ_F32:
+    case NJ_F16:
+    case NJ_BF16:
+    case NJ_IQ1_M:
+    case NJ_MXFP4: return none;
+    default: return first;
+    }
+}
+
+/* Fills one block with random bytes and the wanted kind of scale. */
+static void random_block(uint32_t type, enum scales scales, uint8_t *block, uint32_t bytes)
+{
+    static const float magnitude[SCALES_COUNT] = { 1.0f, 0x1p60f, 0x1p-130f, 0.0f };
+    for (uint32_t i = 0; i < bytes; i++) block[i] = (uint8_t)random_bits();
+    for (const int *at = scale_offsets(type); *at >= 0; at++) {
+        uint16_t h = random_half(scales);
+        memcpy(block + *at, &h, sizeof h);
+    }
+    uint16_t h = random_half(scales);
+    float f = random_value() * magnitude[scales];
+    if (type == NJ_F32) memcpy(block, &f, sizeof f);
+    if (type == NJ_F16) memcpy(block, &h, sizeof h);
+    if (type == NJ_BF16) {
+        h = nj_f32_to_bf16(f);
+        memcpy(block, &h, sizeof h);
+    }
+    if (type == NJ_MXFP4) block[0] = (uint8_t[]){ 120, 188, 1, 0 }[scales];
+    if (type == NJ_IQ1_M) /* a nibble on top of each of the last four words */
+        for (int w = 0; w < 4; w++) block[49 + 2 * w] = (uint8_t)((block[49 + 2 * w] & 15) | (h >> (4 * w) & 15) << 4);
+}
+
+/* A random matrix, as panels and as exact floats [rows][cols]. */
+typedef struct matrix {
+    nj_panels w;
+    void *data;
+    float *values;
+} matrix;
+
+static matrix random_matrix(uint32_t type, uint32_t rows, uint32_t cols)
+{
+    uint32_t weights = 0, bytes = 0;
+    assert_true(nj_format_size(type, &weights, &bytes));
+    uint64_t row_bytes = nj_row_bytes(type, cols), panel = nj_panel_bytes(type, cols);
+    uint8_t *blocks = allocate(rows * row_bytes);
+    matrix m = { .values = allocate((size_t)rows * cols * sizeof(float)) };
+    for (uint64_t at = 0; at < rows * row_bytes; at += bytes) /* mostly usual blocks, among them extreme ones */
+        random_block(type, random_bits() % 4 ? SCALES_USUAL : random_bits() % SCALES_COUNT, blocks + at, bytes);
+    m.data = allocate(nj_panels_bytes(type, rows, cols));
+    for (uint32_t r = 0; r < rows; r += 16)
+        nj_panel_pack(type, blocks + r * row_bytes, rows - r < 16 ? rows - r : 16, cols,
+                      (uint8_t *)m.data + r / 16 * panel);
+    nj_decode(type, blocks, m.values, (size_t)rows * cols);
+    m.w = (nj_panels){ m.data, type, rows, cols };
+    free(blocks);
+    return m;
+}
+
+static void matrix_free(matrix *m)
+{
+    free(m->data);
+    free(m->values);
+}
+
+/* Rows of activations and of results. Each row of y has a guard on both sides; untouched results keep the guard. */
+enum { GUARD_FLOATS = 8, ROWS_MAX = 67 };
+static const float guard = -12345.5f;
+
+typedef struct rows {
+    uint32_t count, cols, outputs;
+    float *x_data, *y_data;
+    const float *x[ROWS_MAX];
+    float *y[ROWS_MAX];
+} rows;
+
+static rows random_rows(uint32_t count, uint32_t cols, uint32_t outputs)
+{
+    rows r = { .count = count, .cols = cols, .outputs = outputs };
+    size_t stride = outputs + 2 * GUARD_FLOATS;
+    r.x_data = allocate(((size_t)count * cols + 1) * sizeof(float));
+    r.y_data = allocate(count * stride * sizeof(float));
+    for (size_t i = 0; i <= (size_t)count * cols; i++) { /* some activations far from 1 */
+        r.x_data[i] = random_value();
+        if (random_bits() % 64 == 0) r.x_data[i] *= random_bits() % 2 ? 0x1p30f : 0x1p-140f;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        r.x[i] = r.x_data + 1 + (size_t)i * cols; /* not aligned */
+        r.y[i] = r.y_data + i * stride + GUARD_FLOATS;
+    }
+    return r;
+}
+
+static void rows_clear(rows *r)
+{
+    for (size_t i = 0; i < r->count * (size_t)(r->outputs + 2 * GUARD_FLOATS); i++) r->y_data[i] = guard;
+}
+
+/* Fails unless all of y but outputs [begin, end) of each row is the guard. */
+static void assert_guards(const rows *r, uint32_t begin, uint32_t end)
+{
+    for (uint32_t i = 0; i < r->count; i++)
+        for (int o = -GUARD_FLOATS; o < (int)r->outputs + GUARD_FLOATS; o++)
+            if (o < (int)begin || o >= (int)end) assert_true(r->y[i][o] == guard);
+}
+
+static void rows_free(rows *r)
+{
+    free(r->x_data);
+    free(r->y_data);
+}
+
+static bool same_bits(const float *a, const float *b, size_t n)
+{
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+/* Columns for a type: one block, and a count that leaves a part tile. */
+static uint32_t cols_for(uint32_t type, bool wide)
+{
+    uint32_t weights = 0, bytes = 0;
+    nj_format_size(type, &weights, &bytes);
+    return weights == 1 ? (wide ? 263 : 7) : weights == 32 ? (wide ? 352 : 32) : wide ? 512 : 256;
+}
+
+/* The header's recipe, spelt out for one output. */
+static float recipe(const float *w, const float *x, uint32_t cols)
+{
+    float s[4] = { 0 };
+    for (uint32_t c = 0; c < cols; c++) s[c % 4] = fmaf(w[c], x[c], s[c % 4]);
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+/* Every format, several shapes: all results follow the recipe to the bit, nothing else is written. */
+static void check_linear(const nj_kernels *k)
+{
+    static const uint32_t outputs[] = { 1, 16, 37, 80 }, counts[] = { 1, 2, 3, 5, 8, 15, 40, ROWS_MAX };
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        uint32_t weights, bytes;
+        bool read = nj_format_size(type, &weights, &bytes);
+        assert_int_equal(k->linear[type] != NULL, read);
+        for (int shape = 0; read && shape < 8; shape++) {
+            uint32_t n = outputs[shape % 4], cols = cols_for(type, shape > 0);
+            matrix m = random_matrix(type, n, cols);
+            rows r = random_rows(counts[shape], cols, n);
+            uint32_t panels = (n + 15) / 16, begin = shape % 3 && panels > 1 ? 1 : 0;
+            uint32_t end = shape == 3 ? panels - 1 : panels, last = end * 16 < n ? end * 16 : n;
+            rows_clear(&r);
+            k->linear[type](&m.w, begin, end, r.x, r.y, r.count);
+            assert_guards(&r, begin * 16, last);
+            for (uint32_t i = 0; i < r.count; i++)
+                for (uint32_t o = begin * 16; o < last; o++) {
+                    float want = recipe(m.values + (size_t)o * cols, r.x[i], cols);
+                    if (!same_bits(&want, &r.y[i][o], 1))
+                        fail_msg("%s %s: row %u of %u, output %u of %u: %.9g, not %.9g", nj_isa_name(k->isa),
+                                 nj_format_name(type), i, r.count, o, n, (double)r.y[i][o], (double)want);
+                }
+            rows_free(&r);
+            matrix_free(&m);
+        }
+    }
+}
+
+/* A test of one tier, or a visible skip. */
+static const nj_kernels *tier(nj_isa isa, const char *test)
+{
+    const nj_kernels *k = nj_kernels_get(isa);
+    if (!k) {
+        printf("SKIP %s: this CPU or OS can't run %s\n", test, nj_isa_name(isa));
+        skip();
+    }
+    assert_int_equal(k->isa, isa);
+    return k;
+}
+
+static void linear_scalar_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_linear(tier(NJ_ISA_SCALAR, __func__));
+}
+
+static void linear_avx2_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_linear(tier(NJ_ISA_AVX2, __func__));
+}
+
+static void linear_avx512_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_linear(tier(NJ_ISA_AVX512, __func__));
+}
+
+static void linear_amx_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_linear(tier(NJ_ISA_AMX, __func__));
+}
+
+/* A row's results don't depend on how many rows, or which panels, a call computes: every count from 1 to 40. */
+static void linear_rows_are_independent(void **state)
+{
+    (void)state;
+    const nj_kernels *k = nj_kernels_get(nj_isa_best());
+    enum { N = 33, COLS = 512 };
+    matrix m = random_matrix(NJ_Q4_K, N, COLS);
+    rows all = random_rows(40, COLS, N);
+    rows_clear(&all);
+    k->linear[NJ_Q4_K](&m.w, 0, 3, all.x, all.y, 40);
+    rows part = random_rows(40, COLS, N);
+    for (uint32_t count = 1; count <= 40; count++) {
+        part.count = count;
+        rows_clear(&part);
+        for (uint32_t p = 0; p < 3; p++) k->linear[NJ_Q4_K](&m.w, p, p + 1, all.x + 40 - count, part.y, count);
+        for (uint32_t i = 0; i < count; i++) assert_true(same_bits(part.y[i], all.y[40 - count + i], N));
+    }
+    rows_free(&part);
+    rows_free(&all);
+    matrix_free(&m);
+}
+
+/* Against a sum in double: the error is within the rounding of a float32 sum of that length. */
+static void linear_is_accurate(void **state)
+{
+    (void)state;
+    const nj_kernels *k = nj_kernels_get(nj_isa_best());
+    enum { N = 24, COLS = 512, COUNT = 3 };
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        if (!k->linear[type]) continue;
+        matrix m = random_matrix(type, N, COLS);
+        rows r = random_rows(COUNT, COLS, N);
+        k->linear[type](&m.w, 0, 2, r.x, r.y, COUNT);
+        for (uint32_t i = 0; i < COUNT; i++)
+            for (uint32_t o = 0; o < N; o++) {
+                double sum = 0, size = 0;
+                for (uint32_t c = 0; c < COLS; c++) {
+                    double product = (double)m.values[o * COLS + c] * (double)r.x[i][c];
+                    sum += product, size += fabs(product);
+                }
+                assert_true(fabs(sum - (double)r.y[i][o]) <= size * (COLS / 4 + 2) * FLT_EPSILON / 2 + FLT_MIN);
+            }
+        rows_free(&r);
+        matrix_free(&m);
+    }
+}
+
+/* Against OpenBLAS, a matrix product written by others. */
+static void linear_agrees_with_openblas(void **state)
+{
+    (void)state;
+    const nj_kernels *k = nj_kernels_get(nj_isa_best());
+    enum { N = 48, COLS = 256, COUNT = 9 };
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        if (!k->linear[type]) continue;
+        matrix m = random_matrix(type, N, COLS);
+        rows r = random_rows(COUNT, COLS, N);
+        float *want = allocate(COUNT * N * sizeof(float));
+        k->linear[type](&m.w, 0, 3, r.x, r.y, COUNT);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, COUNT, N, COLS, 1.0f, r.x[0], COLS, m.values, COLS, 0.0f,
+                    want, N);
+        for (int i = 0; i < COUNT * N; i++) {
+            double bound = 0;
+            for (int c = 0; c < COLS; c++) bound += fabs((double)r.x[i / N][c] * (double)m.values[i % N * COLS + c]);
+            assert_true(fabs((double)want[i] - (double)r.y[i / N][i % N]) <= bound * COLS * FLT_EPSILON + FLT_MIN);
+        }
+        free(want);
+        rows_free(&r);
+        matrix_free(&m);
+    }
+}
+
+/* ---- Attention ---- */
+
+static const uint32_t kv_types[] = { NJ_F32, NJ_F16, NJ_Q8_0 }, kv_dims[] = { 16, 64, 80, 96, 128, 256, 21 };
+
+/* Cached rows with a stride of their own, and their exact values; a page that ends with the last byte of the last row,
+ * so that AddressSanitizer sees a read beyond. */
+typedef struct cache {
+    uint8_t *data;
+    float *values; /* [n][dim_whole] */
+    size_t stride;
+    uint32_t n, dim_whole; /* dim rounded up to whole blocks */
+} cache;
+
+static cache random_cache(uint32_t type, uint32_t n, uint32_t dim)
+{
+    cache c = { .n = n, .dim_whole = type == NJ_Q8_0 ? (dim + 31) / 32 * 32 : dim };
+    uint32_t weights = 0, bytes = 0;
+    nj_format_size(type, &weights, &bytes);
+    size_t row = nj_row_bytes(type, c.dim_whole);
+    c.stride = row + (type == NJ_F32 ? 4 : 2);
+    c.data = malloc((n - 1) * c.stride + row);
+    c.values = allocate((size_t)n * c.dim_whole * sizeof(float));
+    assert_non_null(c.data);
+    for (uint32_t p = 0; p < n; p++) {
+        for (size_t at = 0; at < row; at += bytes)
+            random_block(type, random_bits() % 8 ? SCALES_USUAL : random_bits() % SCALES_COUNT,
+                         c.data + p * c.stride + at, bytes);
+        nj_decode(type, c.data + p * c.stride, c.values + (size_t)p * c.dim_whole, c.dim_whole);
+    }
+    return c;
+}
+
+static void cache_free(cache *c)
+{
+    free(c->data);
+    free(c->values);
+}
+
+/* The recipe of one score: sixteen sums by column, then the tree. */
+static float score_recipe(const float *q, const float *key, uint32_t dim)
+{
+    float s[16] = { 0 };
+    for (uint32_t c = 0; c < dim; c++) s[c % 16] = fmaf(q[c], key[c], s[c % 16]);
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) s[i] += s[i + half];
+    return s[0];
+}
+
+static void check_scores(const nj_kernels *k)
+{
+    for (size_t t = 0; t < 3; t++)
+        for (size_t d = 0; d < 7; d++)
+            for (uint32_t n = 1; n <= 19; n += n < 9 ? 1 : 5) {
+                uint32_t type = kv_types[t], dim = kv_dims[d];
+                cache c = random_cache(type, n, dim);
+                float q[256], out[21];
+                for (uint32_t i = 0; i < dim; i++) q[i] = random_value();
+                for (int i = 0; i < 21; i++) out[i] = guard;
+                k->scores[type](q, c.data, c.stride, n, dim, out + 1);
+                assert_true(out[0] == guard && out[n + 1] == guard);
+                for (uint32_t p = 0; p < n; p++) {
+                    float want = score_recipe(q, c.values + (size_t)p * c.dim_whole, dim);
+                    if (!same_bits(&want, &out[p + 1], 1))
+                        fail_msg("%s %s dim %u: score %u of %u is %.9g, not %.9g", nj_isa_name(k->isa),
+                                 nj_format_name(type), dim, p, n, (double)out[p + 1], (double)want);
+                }
+                cache_free(&c);
+            }
+}
+
+static void check_mix(const nj_kernels *k)
+{
+    for (size_t t = 0; t < 3; t++)
+        for (size_t d = 0; d < 7; d++)
+            for (uint32_t n = 1; n <= 33; n += 8) {
+                uint32_t type = kv_types[t], dim = kv_dims[d];
+                cache c = random_cache(type, n, dim);
+                float weight[33], out[258], want[256];
+                for (uint32_t p = 0; p < n; p++) weight[p] = random_value();
+                for (uint32_t i = 0; i < dim; i++) out[i + 1] = want[i] = random_value();
+                out[0] = out[dim + 1] = guard;
+                k->mix[type](weight, c.data, c.stride, n, dim, out + 1);
+                for (uint32_t p = 0; p < n; p++)
+                    for (uint32_t i = 0; i < dim; i++)
+                        want[i] = fmaf(weight[p], c.values[(size_t)p * c.dim_whole + i], want[i]);
+                assert_true(out[0] == guard && out[dim + 1] == guard);
+                assert_true(same_bits(out + 1, want, dim));
+                cache_free(&c);
+            }
+}
+
+/* F32 and F16 are the conversions of the room; Q8_0 has the largest value at quant 127 and errors of half a step. */
+static void check_store(const nj_kernels *k)
+{
+    enum { N = 32 * 40 };
+    float x[N];
+    uint8_t f32[4 * N + 1], f16[2 * N + 1], q8_0[34 * N / 32 + 1];
+    for (int i = 0; i < N; i++) { /* each block has a magnitude of its own, from subnormal halves to their limit */
+        x[i] = ldexpf(random_value(), i / 32 - 25);
+        if (i / 32 == 7) x[i] = 0;
+    }
+    f32[4 * N] = f16[2 * N] = q8_0[34 * N / 32] = 0xa5;
+    k->store[NJ_F32](x, f32, N);
+    k->store[NJ_F16](x, f16, N);
+    k->store[NJ_Q8_0](x, q8_0, N);
+    assert_true(f32[4 * N] == 0xa5 && f16[2 * N] == 0xa5 && q8_0[34 * N / 32] == 0xa5);
+    assert_memory_equal(f32, x, sizeof x);
+    float back[N];
+    nj_decode(NJ_Q8_0, q8_0, back, N);
+    for (int i = 0; i < N; i++) {
+        uint16_t h, d;
+        memcpy(&h, f16 + 2 * i, sizeof h);
+        assert_int_equal(h, nj_f32_to_f16(x[i]));
+        memcpy(&d, q8_0 + i / 32 * 34, sizeof d);
+        float max = 0, step = nj_f16_to_f32(d);
+        for (int j = i / 32 * 32; j < i / 32 * 32 + 32; j++) max = fmaxf(max, fabsf(x[j]));
+        assert_int_equal(d, nj_f32_to_f16(max / 127.0f));
+        /* Where the half was rounded down, the largest value lies up to 127 roundings past the last quant. */
+        float lost = fmaxf(max - 127 * step, 0);
+        assert_true(fabsf(back[i] - x[i]) <= fmaxf(step / 2 * 1.00001f, lost));
+    }
+}
+
+/* The bytes of a stored row are those of the reference, also for values no half can hold. */
+static void check_store_bits(const nj_kernels *k)
+{
+    float x[64];
+    uint8_t got[256], want[256];
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 64; i++) {
+            uint32_t bits = random_bits();
+            memcpy(&x[i], &bits, sizeof bits); /* any float at all, NaN and infinity among them */
+            if (round % 2) x[i] = ldexpf(random_value(), round % 64 - 40);
+        }
+        for (size_t t = 0; t < 3; t++) {
+            memset(got, 0xa5, sizeof got);
+            memset(want, 0xa5, sizeof want);
+            k->store[kv_types[t]](x, got, 64);
+            nj_kernels_get(NJ_ISA_SCALAR)->store[kv_types[t]](x, want, 64);
+            assert_memory_equal(got, want, sizeof got);
+        }
+    }
+}
+
+static void check_attention(const nj_kernels *k)
+{
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        bool kv = type == NJ_F32 || type == NJ_F16 || type == NJ_Q8_0;
+        assert_true((k->scores[type] != NULL) == kv && (k->mix[type] != NULL) == kv && (k->store[type] != NULL) == kv);
+    }
+    check_scores(k);
+    check_mix(k);
+    check_store(k);
+    check_store_bits(k);
+}
+
+static void attention_scalar_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_attention(tier(NJ_ISA_SCALAR, __func__));
+}
+
+static void attention_avx2_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_attention(tier(NJ_ISA_AVX2, __func__));
+}
+
+static void attention_avx512_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_attention(tier(NJ_ISA_AVX512, __func__));
+}
+
+static void attention_amx_follows_the_recipe(void **state)
+{
+    (void)state;
+    check_attention(tier(NJ_ISA_AMX, __func__));
+}
+
+/* What Q8_0 can't hold is stored as 0 and leaves its neighbours alone. */
+static void stored_infinities_become_zero(void **state)
+{
+    (void)state;
+    const nj_kernels *k = nj_kernels_get(nj_isa_best());
+    float x[32] = { NAN, INFINITY, -INFINITY, 127.0f, -63.5f }, back[32];
+    uint8_t block[34];
+    k->store[NJ_Q8_0](x, block, 32);
+    nj_decode(NJ_Q8_0, block, back, 32);
+    assert_true(back[0] == 0 && back[1] == 0 && back[2] == 0 && back[3] == 127.0f && back[4] == -64.0f);
+}
+
+static void tiers_have_names(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < NJ_ISA_COUNT; isa++) assert_int_equal(nj_isa_find(nj_isa_name((nj_isa)isa)), isa);
+    assert_int_equal(nj_isa_find("AVX2"), NJ_ISA_AVX2);
+    assert_int_equal(nj_isa_find("neon"), -1);
+    assert_non_null(nj_kernels_get(NJ_ISA_SCALAR));
+    assert_null(nj_kernels_get(NJ_ISA_COUNT));
+    assert_int_equal(nj_kernels_get(nj_isa_best())->isa, nj_isa_best());
+    for (int isa = (int)nj_isa_best() + 1; isa < NJ_ISA_COUNT; isa++) assert_null(nj_kernels_get((nj_isa)isa));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_scalar_follows_the_recipe),
+        cmocka_unit_test(linear_avx2_follows_the_recipe),
+        cmocka_unit_test(linear_avx512_follows_the_recipe),
+        cmocka_unit_test(linear_amx_follows_the_recipe),
+        cmocka_unit_test(linear_rows_are_independent),
+        cmocka_unit_test(linear_is_accurate),
+        cmocka_unit_test(linear_agrees_with_openblas),
+        cmocka_unit_test(attention_scalar_follows_the_recipe),
+        cmocka_unit_test(attention_avx2_follows_the_recipe),
+        cmocka_unit_test(attention_avx512_follows_the_recipe),
+        cmocka_unit_test(attention_amx_follows_the_recipe),
+        cmocka_unit_test(stored_infinities_become_zero),
+        cmocka_unit_test(tiers_have_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,280 @@
+/* Opening models: what is checked, what can be overridden, and that each refusal names its reason. */
+#include "tests/test.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/nj_engine.h"
+
+#define MODEL "tests/data/logits/qwen3moe.gguf"
+#define LONG  "tests/data/logits/phi3-longrope.gguf"
+
+/* A copy of a model file, in memory only, with bytes changed. */
+typedef struct patched {
+    char path[64];
+    int fd;
+    nj_buf bytes;
+} patched;
+
+static void patch_open(patched *p, const char *source)
+{
+    nj_error err = { 0 };
+    *p = (patched){ .fd = memfd_create("model", 0) };
+    assert_true(p->fd >= 0);
+    snprintf(p->path, sizeof p->path, "/proc/self/fd/%d", p->fd);
+    if (nj_file_read(source, 1 << 24, &p->bytes, &err)) fail_msg("%s", err.text);
+}
+
+/* Overwrites the bytes `skip` after the end of the first `find`. */
+static void patch(patched *p, const char *find, size_t skip, const void *bytes, size_t len)
+{
+    char *at = memmem(p->bytes.data, p->bytes.len, find, strlen(find));
+    assert_non_null(at);
+    memcpy(at + strlen(find) + skip, bytes, len);
+}
+
+static int patch_try(patched *p, nj_model **out, nj_error *err)
+{
+    *err = (nj_error){ 0 };
+    assert_int_equal(pwrite(p->fd, p->bytes.data, p->bytes.len, 0), p->bytes.len);
+    return nj_model_open(out, p->path, NULL, err);
+}
+
+static void patch_close(patched *p)
+{
+    close(p->fd);
+    nj_buf_free(&p->bytes);
+}
+
+static void refused_with(const char *find, size_t skip, const void *bytes, size_t len, const char *expected)
+{
+    patched p;
+    nj_error err;
+    nj_model *m;
+    patch_open(&p, MODEL);
+    patch(&p, find, skip, bytes, len);
+    assert_true(patch_try(&p, &m, &err) < 0);
+    if (!strstr(err.text, expected)) fail_msg("\"%s\" does not say \"%s\"", err.text, expected);
+    patch_close(&p);
+}
+
+static void an_unknown_architecture_is_named(void **state)
+{
+    (void)state;
+    refused_with("general.architecture", 12, "qwen9moe", 8, "qwen9moe");
+}
+
+static void a_missing_tensor_is_named(void **state)
+{
+    (void)state;
+    refused_with("blk.1.attn_k", 0, ".weighs", 7, "blk.1.attn_k.weight is missing");
+    refused_with("blk.0.ffn_gate_exp", 0, "S", 1, "blk.0.ffn_gate_exps.weight is missing");
+    refused_with("token_emb", 0, "D", 1, "token_embd.weight is missing");
+}
+
+static void a_misshapen_tensor_is_named(void **state)
+{
+    (void)state;
+    refused_with("qwen3moe.attention.head_count_kv", 4, &(uint32_t){ 1 }, 4,
+                 "blk.0.attn_k.weight has shape 64 x 32 x 1");
+    refused_with("qwen3moe.expert_count", 4, &(uint32_t){ 4 }, 4, "blk.0.ffn_gate_inp.weight has shape");
+    refused_with("qwen3moe.block_count", 4, &(uint32_t){ 3 }, 4, "blk.2.attn_norm.weight is missing");
+}
+
+static void impossible_numbers_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } u32[] = {
+        { "qwen3moe.block_count", 0 },
+        { "qwen3moe.block_count", UINT32_MAX },
+        { "qwen3moe.embedding_length", 0 },
+        { "qwen3moe.embedding_length", UINT32_MAX },
+        { "qwen3moe.attention.head_count", 0 },
+        { "qwen3moe.attention.head_count", UINT32_MAX },
+        { "qwen3moe.attention.head_count_kv", 0 },
+        { "qwen3moe.attention.head_count_kv", 3 },
+        { "qwen3moe.attention.key_length", 0 },
+        { "qwen3moe.attention.key_length", 15 },
+        { "qwen3moe.attention.value_length", 8 },
+        { "qwen3moe.rope.dimension_count", 64 },
+        { "qwen3moe.rope.dimension_count", 7 },
+        { "qwen3moe.expert_used_count", 0 },
+        { "qwen3moe.expert_used_count", 9 },
+        { "qwen3moe.expert_count", UINT32_MAX },
+        { "qwen3moe.context_length", 0 },
+    };
+    for (size_t i = 0; i < NJ_COUNT(u32); i++) refused_with(u32[i].key, 4, &u32[i].value, 4, "qwen3moe");
+    refused_with("qwen3moe.attention.layer_norm_rms_epsilon", 4, &(float){ NAN }, 4, "epsilon");
+    refused_with("qwen3moe.rope.freq_base", 4, &(float){ -1 }, 4, "freq_base");
+}
+
+/* Runs a few tokens through a model that opened in spite of its damage: whatever comes out, it must not crash. */
+static void use_model(const nj_model *m)
+{
+    nj_engine *e;
+    nj_session *s;
+    int32_t prompt[] = { 1, 2, 3 };
+    nj_request r = { .prompt = prompt, .prompt_len = 3, .max_tokens = 2 };
+    nj_sampling_defaults(m, &r.sampling);
+    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .rows_max = 4, .kv_bytes_max = 1 << 24 },
+                      NULL))
+        return;
+    if (!nj_session_new(e, &r, &s, NULL))
+        while (nj_engine_run(e, NULL) > 0) {
+        }
+    nj_engine_free(e);
+}
+
+static void damaged_headers_never_crash(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 400, HEADER = 9000 };
+    patched p;
+    nj_error err;
+    uint32_t random = 1, opened = 0;
+    patch_open(&p, MODEL);
+    char *pristine = malloc(HEADER);
+    memcpy(pristine, p.bytes.data, HEADER);
+    for (int round = 0; round < ROUNDS; round++) {
+        nj_model *m = NULL;
+        for (int k = 0; k < 1 + round % 4; k++) {
+            random = random * 1664525u + 1013904223u;
+            p.bytes.data[(random >> 8) % HEADER] ^= (char)(1u << (random >> 4) % 8);
+        }
+        if (patch_try(&p, &m, &err) == 0) {
+            opened++;
+            use_model(m);
+            nj_model_close(m);
+        } else {
+            assert_true(err.code < 0 && err.text[0]);
+        }
+        memcpy(p.bytes.data, pristine, HEADER);
+    }
+    assert_true(opened > 0 && opened < ROUNDS); /* both kinds of damage were met */
+    free(pristine);
+    patch_close(&p);
+}
+
+static int open_with(const char *path, const char *set, const char *rope, uint32_t context, nj_model **m, nj_error *err)
+{
+    *err = (nj_error){ 0 };
+    return nj_model_open(
+        m, path, &(nj_model_options){ .set = &set, .set_count = set != NULL, .rope_scaling = rope, .context = context },
+        err);
+}
+
+static void a_shape_bound_key_is_refused_with_the_reason(void **state)
+{
+    (void)state;
+    nj_model *m;
+    nj_error err;
+    static const char *const bound[] = { "qwen3moe.block_count=1", "block_count=1", "embedding_length=32",
+                                         "attention.head_count=2", "qwen3moe.expert_count=4" };
+    for (size_t i = 0; i < NJ_COUNT(bound); i++) {
+        assert_int_equal(open_with(MODEL, bound[i], NULL, 0, &m, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "bound to the shapes"));
+    }
+    assert_int_equal(open_with(MODEL, "nonsense", NULL, 0, &m, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "KEY=VALUE"));
+}
+
+/* Logits of the last of five tokens at positions 0..4. */
+static void last_logits(const nj_model *m, float *out)
+{
+    nj_engine *e;
+    nj_sequence *s;
+    nj_row row[5];
+    const float *logits;
+    assert_int_equal(nj_engine_new(&e, m, NULL, NULL), 0);
+    assert_int_equal(nj_sequence_new(e, &s, NULL), 0);
+    for (int i = 0; i < 5; i++) row[i] = (nj_row){ s, 11 + 7 * i, i == 4 };
+    assert_int_equal(nj_engine_step(e, row, 5, &logits, NULL), 0);
+    memcpy(out, logits, 320 * sizeof *out);
+    nj_sequence_free(e, s);
+    nj_engine_free(e);
+}
+
+static bool changes_logits(const char *path, const char *set, const char *rope, uint32_t context)
+{
+    nj_model *m;
+    nj_error err;
+    float plain[320], changed[320];
+    if (open_with(path, NULL, NULL, 0, &m, &err)) fail_msg("%s", err.text);
+    last_logits(m, plain);
+    nj_model_close(m);
+    if (open_with(path, set, rope, context, &m, &err)) fail_msg("%s", err.text);
+    last_logits(m, changed);
+    nj_model_close(m);
+    return memcmp(plain, changed, sizeof plain) != 0;
+}
+
+static void free_keys_can_be_overridden(void **state)
+{
+    (void)state;
+    assert_true(changes_logits(MODEL, "qwen3moe.rope.freq_base=500000", NULL, 0));
+    assert_true(
+        changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
+    assert_true(changes_logits(MODEL, "expert_used_count=1", NULL, 0));
+    assert_true(changes_logits(MODEL, "expert_weights_norm=false", NULL, 0));
+    assert_false(changes_logits(MODEL, "general.name=other", NULL, 0));
+}
+
+static void rope_scaling_can_be_chosen(void **state)
+{
+    (void)state;
+    nj_model *m;
+    nj_error err;
+    assert_true(changes_logits(MODEL, NULL, "yarn:4", 0));
+    assert_true(changes_logits(MODEL, NULL, "linear:2", 0));
+    assert_false(changes_logits(MODEL, NULL, "none", 0));
+    assert_int_equal(open_with(MODEL, NULL, "yarn:4", 0, &m, &err), 0);
+    assert_int_equal(nj_model_info_of(m)->context, 4 * 4096); /* the stretched context is there to be used */
+    nj_model_close(m);
+    static const char *const wrong[] = { "yarn", "yarn:", "yarn:0.5", "yarn:x", "yarn:4x", "ntk:2", "", "linear:nan" };
+    for (size_t i = 0; i < NJ_COUNT(wrong); i++) {
+        assert_int_equal(open_with(MODEL, NULL, wrong[i], 0, &m, &err), -EINVAL);
+        assert_non_null(strstr(err.remedy, "yarn:4"));
+    }
+}
+
+/* Long-rope models switch factors with the context that is prepared for. */
+static void a_short_context_takes_the_short_factors(void **state)
+{
+    (void)state;
+    assert_true(changes_logits(LONG, NULL, NULL, 32));
+    assert_false(changes_logits(LONG, NULL, NULL, 33));
+}
+
+static void loading_can_be_interrupted(void **state)
+{
+    (void)state;
+    nj_model *m;
+    nj_error err = { 0 };
+    volatile bool cancel = true;
+    assert_int_equal(nj_model_open(&m, MODEL, &(nj_model_options){ .cancel = &cancel }, &err), -ECANCELED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_unknown_architecture_is_named),
+        cmocka_unit_test(a_missing_tensor_is_named),
+        cmocka_unit_test(a_misshapen_tensor_is_named),
+        cmocka_unit_test(impossible_numbers_are_refused),
+        cmocka_unit_test(damaged_headers_never_crash),
+        cmocka_unit_test(a_shape_bound_key_is_refused_with_the_reason),
+        cmocka_unit_test(free_keys_can_be_overridden),
+        cmocka_unit_test(rope_scaling_can_be_chosen),
+        cmocka_unit_test(a_short_context_takes_the_short_factors),
+        cmocka_unit_test(loading_can_be_interrupted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
