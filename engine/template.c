@@ -62,16 +62,18 @@ void tp_enter(tp_ctx *c)
 
 /* ---- Memory ---- */
 
+static size_t memory_max(const tp_ctx *c) { return c->out ? TP_MEMORY_MAX : TP_TREE_MAX; }
+
 static _Noreturn void fail_memory(tp_ctx *c)
 {
-    tp_fail(c, -E2BIG, "it needs more than %d MB of memory", TP_MEMORY_MAX >> 20);
+    tp_fail(c, -E2BIG, "it needs more than %zu MB of memory", memory_max(c) >> 20);
 }
 
 /* Bytes that may still be taken; the output counts twice because its buffer doubles. */
 static size_t room_left(const tp_ctx *c)
 {
     size_t used = c->arena.total + (c->out ? 2 * (c->out->len - c->out_start) : 0);
-    return used < TP_MEMORY_MAX ? TP_MEMORY_MAX - used : 0;
+    return used < memory_max(c) ? memory_max(c) - used : 0;
 }
 
 static void *arena_take(tp_ctx *c, size_t bytes)
@@ -144,7 +146,7 @@ static void buf_reserve(tp_ctx *c, tp_buf *b, size_t more)
 void tp_put(tp_ctx *c, tp_buf *b, const char *bytes, size_t len)
 {
     if (!len) return;
-    tp_tick(c, len / STEP_BYTES);
+    tp_tick(c, 1 + len / STEP_BYTES);
     buf_reserve(c, b, len);
     memcpy(b->data + b->len, bytes, len);
     b->len += len;

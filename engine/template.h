@@ -22,7 +22,8 @@
  * 0.1-0.3 s on a 2.5 GHz core. C stack: an evaluation level takes at most about 400 bytes, so 2000 are below 1 MB. */
 enum {
     TP_SOURCE_MAX = 1 << 20,
-    TP_MEMORY_MAX = 64 << 20, /* arena, and twice the output (it doubles as it grows) */
+    TP_MEMORY_MAX = 44 << 20, /* of a render: arena, and twice the output (it doubles as it grows) */
+    TP_TREE_MAX = 16 << 20,   /* of a compiled template; both together stay below 64 MB */
     TP_STEPS_MAX = 5000000,
     TP_PARSE_DEPTH_MAX = 200,
     TP_EVAL_DEPTH_MAX = 2000,
@@ -147,6 +148,7 @@ struct tp_loop {
     uint32_t       pos;     /* next item of source */
     bool           filtered; /* `for x in y if ...` still to be applied to the rest */
     tp_scope      *scope;   /* around the loop */
+    tp_scope      *probe;   /* where the `if` is evaluated */
     tp_value       before, current, after; /* after: looked ahead, T_MISSING otherwise */
     int64_t        index0, length;         /* length -1: not asked for yet */
     int64_t        depth0;
@@ -334,7 +336,7 @@ uint32_t tp_chars(tp_ctx *c, tp_str *s);
 size_t   tp_byte_at(tp_ctx *c, tp_str *s, int64_t chars); /* offset of a code point */
 tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_t step, int64_t count);
 tp_value tp_substr(tp_ctx *c, tp_value of, size_t from, size_t to); /* bytes; keeps the safe mark */
-tp_value tp_case(tp_ctx *c, tp_value s, char how); /* u(pper) l(ower) t(itle) c(apitalize) s(wap) j(inja title) */
+tp_value tp_case(tp_ctx *c, tp_value s, char how); /* u(pper) l(ower) t(itle) c(apitalize) s(wap) f(old) j(inja title) */
 tp_value tp_fold(tp_ctx *c, tp_value v);           /* lower case for strings, anything else as it is */
 bool     tp_is_class(tp_ctx *c, tp_str *s, const char *which); /* "isalpha" ... */
 tp_value tp_strip(tp_ctx *c, tp_value s, tp_value chars, bool left, bool right);

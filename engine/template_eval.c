@@ -19,6 +19,14 @@ tp_value tp_lookup(tp_ctx *c, tp_str *name)
 
 /* ---- Calls ---- */
 
+static void add_keyword(tp_ctx *c, tp_dict *kw, tp_value name, tp_value v)
+{
+    tp_value before;
+    if (tp_dict_get(c, kw, name, &before))
+        tp_fail(c, -EINVAL, "argument '%.*s' is given twice", name.s->len > 60 ? 60 : (int)name.s->len, name.s->data);
+    tp_dict_set(c, kw, name, v);
+}
+
 /* Arguments of a call, filter or test node, in order of writing. */
 tp_args tp_eval_args(tp_ctx *c, const tp_node *call)
 {
@@ -35,14 +43,14 @@ tp_args tp_eval_args(tp_ctx *c, const tp_node *call)
             for (uint32_t j = 0; j < more->n; j++) tp_list_push(c, pos, more->v[j]);
         }
         if (!args.kw && (k->kind == N_KEYWORD || k->kind == N_STARSTAR)) args.kw = tp_dict_new(c);
-        if (k->kind == N_KEYWORD) tp_dict_set(c, args.kw, tp_of_str(k->name), v);
+        if (k->kind == N_KEYWORD) add_keyword(c, args.kw, tp_of_str(k->name), v);
         if (k->kind != N_STARSTAR) continue;
         if (v.type != T_DICT) tp_fail(c, -EINVAL, "the argument after ** must be a dict, not %s", tp_type_name(v));
         for (uint32_t j = 0; j < v.d->n; j++) {
             const tp_entry *e = &v.d->e[j];
             if (e->key.type == T_MISSING) continue;
             if (e->key.type != T_STR) tp_fail(c, -EINVAL, "the keys of the dict after ** must be text");
-            tp_dict_set(c, args.kw, e->key, e->value);
+            add_keyword(c, args.kw, e->key, e->value);
         }
     }
     args.v = pos->v;

@@ -91,7 +91,8 @@ static bool loop_pull(tp_ctx *c, tp_loop *l, tp_value *out)
         *out = item;
         if (!l->filtered) return true;
         tp_scope *outer = c->scope;
-        c->scope = scope_new(c, l->scope);
+        l->probe = l->probe ? scope_again(c, l->probe) : scope_new(c, l->scope);
+        c->scope = l->probe;
         assign(c, l->node->a, item);
         bool pass = tp_truth(c, tp_eval(c, l->node->c));
         c->scope = outer;

@@ -271,8 +271,7 @@ static tp_value round_common(tp_ctx *c, tp_value v, int64_t precision)
         double unit = pow(10, (double)-precision);
         return tp_float(rint(v.f / unit) * unit);
     }
-    snprintf(text, sizeof text, "%.*f", (int)precision, v.f);
-    tp_tick(c, 10);
+    tp_tick(c, 40 + (uint64_t)snprintf(text, sizeof text, "%.*f", (int)precision, v.f));
     return tp_float(strtod(text, NULL));
 }
 

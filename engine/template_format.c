@@ -103,7 +103,7 @@ static void put_float_field(tp_ctx *c, tp_buf *b, const field *f, double v)
         if (!f->type && isfinite(v) && !strpbrk(body, ".e")) strcat(body, ".0");
         if (percent) strcat(body, "%");
     }
-    tp_tick(c, 10);
+    tp_tick(c, 40 + strlen(body));
     put_number(c, b, f, prefix, body);
 }
 
@@ -253,7 +253,7 @@ tp_value tp_percent(tp_ctx *c, tp_value format, tp_value args)
 typedef struct formatter {
     const tp_args *args;
     int64_t        next;  /* automatic numbering */
-    bool           safe;
+    bool           numbered, safe;
 } formatter;
 
 static tp_value format_text(tp_ctx *c, formatter *x, const char *p, const char *end, int level);
@@ -271,7 +271,9 @@ static tp_value format_name(tp_ctx *c, formatter *x, const char **p, const char 
         const char *q = start;
         i = read_number(c, &q, *p);
         if (q != *p) i = -1;
+        x->numbered |= i >= 0;
     }
+    if (x->next && x->numbered) tp_fail(c, -EINVAL, "a format mixes {} with {0}");
     if (i >= 0) {
         if (i >= x->args->n) tp_fail(c, -EINVAL, "format() has too few arguments");
         return x->args->v[i];

@@ -364,6 +364,7 @@ static tp_value g_strftime(tp_ctx *c, tp_call *call)
             continue;
         }
         one[1] = format->data[++i];
+        tp_tick(c, 20);
         if ((one[1] == '-' || one[1] == '_' || one[1] == '0' || one[1] == '^' || one[1] == '#') && i + 1 < format->len)
             one[2] = format->data[++i];
         if (one[1] == 'z' || one[1] == 'Z') continue;

@@ -10,9 +10,8 @@ static tp_value like_self(const tp_call *call, tp_value v)
 
 static tp_value m_case(tp_ctx *c, tp_call *call)
 {
-    char how = call->name[0] == 's' ? 's' : call->name[0]; /* upper lower title capitalize swapcase, casefold */
-    if (strcmp(call->name, "casefold") == 0) how = 'l';
-    return tp_case(c, call->self, how);
+    bool fold = strcmp(call->name, "casefold") == 0;
+    return tp_case(c, call->self, fold ? 'f' : call->name[0]); /* upper lower title capitalize swapcase */
 }
 
 static tp_value m_strip(tp_ctx *c, tp_call *call)

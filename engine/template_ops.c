@@ -114,6 +114,12 @@ static double float_mod(double a, double b)
     return copysign(0.0, b);
 }
 
+static double float_floor(double a, double b)
+{
+    double quotient = (a - float_mod(a, b)) / b, whole = floor(quotient);
+    return quotient - whole > 0.5 ? whole + 1 : whole;
+}
+
 static tp_value float_binary(tp_ctx *c, unsigned op, double a, double b)
 {
     if (b == 0 && (op == '/' || op == '%' || op == TP_OP('/', '/'))) tp_fail(c, -EINVAL, "division by zero");
@@ -123,7 +129,7 @@ static tp_value float_binary(tp_ctx *c, unsigned op, double a, double b)
     case '*': return tp_float(a * b);
     case '/': return tp_float(a / b);
     case '%': return tp_float(float_mod(a, b));
-    case TP_OP('/', '/'): return tp_float(floor((a - float_mod(a, b)) / b + 0.5));
+    case TP_OP('/', '/'): return tp_float(float_floor(a, b));
     default:
         if (a == 0 && b < 0) tp_fail(c, -EINVAL, "zero can't be raised to a negative power");
         if (a < 0 && b != floor(b)) tp_fail(c, -EINVAL, "the result would be a complex number");

@@ -21,16 +21,19 @@ void tp_put_float(tp_ctx *c, tp_buf *b, double f)
         tp_puts(c, b, isnan(f) ? "nan" : f > 0 ? "inf" : "-inf");
         return;
     }
-    tp_tick(c, 8);
-    int precision = 15; /* %e digits behind the first; 15 always suffice for short ones, 16 for all */
-    for (precision = 0; precision < 16; precision++) {
+    /* Digits behind the first: what fits in 15 in all is found with 15 and zeros at the end; subnormals have fewer. */
+    bool subnormal = fabs(f) < 2.3e-308;
+    int  precision = subnormal ? 0 : 14;
+    tp_tick(c, subnormal ? 1000 : 40);
+    for (; precision < 16; precision++) {
         snprintf(text, sizeof text, "%.*e", precision, f);
         if (strtod(text, NULL) == f) break;
     }
     snprintf(text, sizeof text, "%.*e", precision, fabs(f));
-    int   exponent = atoi(strchr(text, 'e') + 1), n = 0;
+    int exponent = atoi(strchr(text, 'e') + 1), n = 0;
     for (const char *p = text; *p != 'e'; p++)
         if (*p != '.') digits[n++] = *p;
+    while (n > 1 && digits[n - 1] == '0') n--;
     if (signbit(f)) tp_putc(c, b, '-');
     if (exponent < -4 || exponent >= 16) {
         tp_putc(c, b, digits[0]);

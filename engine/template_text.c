@@ -135,10 +135,14 @@ tp_value tp_case(tp_ctx *c, tp_value s, char how)
     size_t      n;
     for (const char *p = start; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
-        bool    upper = how == 'u' || (how != 'l' && how != 's' && !inside);
+        bool    upper = how == 'u' || (how != 'l' && how != 's' && how != 'f' && !inside);
         if (how == 's') upper = utf8proc_category(cp) == UTF8PROC_CATEGORY_LL;
-        tp_tick(c, 1);
-        if (upper)
+        tp_tick(c, 2);
+        if (how == 'f') { /* casefold() */
+            utf8proc_int32_t folded[8];
+            utf8proc_ssize_t count = utf8proc_decompose_char(cp, folded, NJ_COUNT(folded), UTF8PROC_CASEFOLD, NULL);
+            for (utf8proc_ssize_t i = 0; i < count; i++) tp_putcp(c, &b, folded[i]);
+        } else if (upper)
             put_upper(c, &b, cp, how == 't' || how == 'c');
         else if (how == 's' && utf8proc_category(cp) != UTF8PROC_CATEGORY_LU)
             tp_put(c, &b, p, n);
@@ -212,7 +216,7 @@ bool tp_is_class(tp_ctx *c, tp_str *s, const char *which)
     if (!s->len) return letter == '7';
     for (const char *p = s->data; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
-        tp_tick(c, 1);
+        tp_tick(c, 2);
         if (!in_class(cp, letter)) return false;
         if (letter == 'i' && p == s->data && !in_class(cp, 'a') && cp != '_') return false;
     }
@@ -228,7 +232,7 @@ int64_t tp_find(tp_ctx *c, const char *hay, size_t hay_len, const char *needle, 
     const char *at = memmem(hay, hay_len, needle, len);
     /* memmem preprocesses a long needle, and compares up to 256 bytes of a short one at many places. */
     size_t seen = at ? (size_t)(at - hay) : hay_len;
-    tp_tick(c, seen / 32 * (1 + (len < 256 ? len : 256) / 64) + len / 32);
+    tp_tick(c, seen / 32 * (1 + (len < 256 ? len : 256) / 32) + len / 32);
     return at ? at - hay : -1;
 }
 
@@ -243,8 +247,11 @@ int64_t tp_rfind(tp_ctx *c, const char *hay, size_t hay_len, const char *needle,
     return -1;
 }
 
-static bool strips(int32_t cp, const char *p, size_t n, tp_value chars)
+/* Is the character at p (of *n bytes) one to strip? */
+static bool strips(const char *p, const char *end, size_t *len, tp_value chars)
 {
+    int32_t cp = tp_decode(p, end, len);
+    size_t  n = *len;
     if (chars.type != T_STR) return tp_is_space(cp);
     return n == 1 ? memchr(chars.s->data, *p, chars.s->len) != NULL
                   : memmem(chars.s->data, chars.s->len, p, n) != NULL; /* UTF-8: can't match inside a character */
@@ -253,15 +260,15 @@ static bool strips(int32_t cp, const char *p, size_t n, tp_value chars)
 tp_value tp_strip(tp_ctx *c, tp_value s, tp_value chars, bool left, bool right)
 {
     const char *start = s.s->data, *p = start, *end = start + s.s->len;
-    size_t      n, cost = chars.type == T_STR ? chars.s->len / 32 : 0;
-    while (left && p < end && strips(tp_decode(p, end, &n), p, n, chars)) {
+    size_t      n = 1, cost = chars.type == T_STR ? chars.s->len / 32 : 0;
+    while (left && p < end && strips(p, end, &n, chars)) {
         tp_tick(c, 1 + cost);
         p += n;
     }
     while (right && end > p) {
         const char *q = end;
         do q--; while (q > p && ((unsigned char)*q & 0xC0) == 0x80);
-        if (!strips(tp_decode(q, end, &n), q, n, chars)) break;
+        if (!strips(q, end, &n, chars)) break;
         tp_tick(c, 1 + cost);
         end = q;
     }
@@ -279,8 +286,7 @@ static tp_list *split_words(tp_ctx *c, tp_value s, int64_t max)
         if (p == end) return l;
         const char *word = p;
         if (max >= 0 && l->n == max) {
-            tp_value rest = tp_strip(c, tp_substr(c, s, (size_t)(p - start), s.s->len), tp_none(), false, true);
-            tp_list_push(c, l, rest);
+            tp_list_push(c, l, tp_substr(c, s, (size_t)(p - start), s.s->len)); /* with what blanks it ends in */
             return l;
         }
         for (; p < end && !tp_is_space(tp_decode(p, end, &n)); p += n) tp_tick(c, 1);
@@ -297,7 +303,7 @@ static void reverse_list(tp_list *l)
     }
 }
 
-/* rsplit() with a limit: pieces from the right. sep None: white space. */
+/* rsplit() with a limit: pieces from the right. sep None: white space; `s` then loses what it ends in. */
 static tp_list *split_right(tp_ctx *c, tp_value s, tp_value sep, int64_t max)
 {
     tp_list *l = tp_list_new(c, 0);
@@ -325,11 +331,7 @@ static tp_list *split_right(tp_ctx *c, tp_value s, tp_value sep, int64_t max)
         tp_list_push(c, l, tp_substr(c, s, at, end));
         end = next;
     }
-    if (sep.type == T_STR || end > 0) {
-        tp_value rest = tp_substr(c, s, 0, end);
-        tp_list_push(c, l, sep.type == T_STR ? rest : tp_strip(c, rest, sep, true, false));
-        if (sep.type != T_STR && l->v[l->n - 1].s->len == 0) l->n--;
-    }
+    if (sep.type == T_STR || end > 0) tp_list_push(c, l, tp_substr(c, s, 0, end));
     reverse_list(l);
     return l;
 }
