@@ -98,7 +98,7 @@ static void summary_json(const batch_args *a, const nj_batch_plan *p, const nj_b
                   "remaining", (json_int_t)(p->total - done), "prompt_tokens", (json_int_t)c->prompt_tokens,
                   "completion_tokens", (json_int_t)c->completion_tokens, "seconds", seconds, "tokens_per_second",
                   seconds > 0 ? (double)c->completion_tokens / seconds : 0.0);
-    json_dumpf(o, stdout, JSON_INDENT(2));
+    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(o);
 }

@@ -142,7 +142,7 @@ static int add_bytes(const char *bytes, size_t len, void *pending)
 int nj_results_add(nj_results *r, const json_t *line)
 {
     size_t before = r->pending.len;
-    if (!line || json_dump_callback(line, add_bytes, &r->pending, JSON_COMPACT)) {
+    if (!line || json_dump_callback(line, add_bytes, &r->pending, JSON_COMPACT | JSON_REAL_PRECISION(9))) {
         r->pending.len = before;
         return -ENOMEM;
     }

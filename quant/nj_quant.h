@@ -114,7 +114,8 @@ typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t pan
                           float *const *y, uint32_t rows);
 
 /* Attention over one tile of cached rows of type F32, F16 or Q8_0 (`stride` bytes apart, `dim` values each).
- * scores[p] = q . key[p]; 16 partial sums by c mod 16, then a fixed pairwise tree. */
+ * scores[p] = q . key[p]; 16 partial sums by c mod 16, then a fixed pairwise tree: lanes 8 apart, then 4, 2, 1.
+ * Any dim; a row of Q8_0 begins at a block, and its last block may be used in part. */
 typedef void nj_scores_fn(const float *q, const void *keys, size_t stride, uint32_t n, uint32_t dim, float *scores);
 
 /* out[d] += sum over p of weight[p] * value[p][d], one fma per p in ascending order. */

@@ -48,13 +48,20 @@ static const int *scale_offsets(uint32_t type)
     static const int first[] = { 0, -1 }, first_two[] = { 0, 2, -1 }, q2_k[] = { 80, 82, -1 }, q3_k[] = { 108, -1 };
     static const int q6_k[] = { 208, -1 }, tq1_0[] = { 52, -1 }, tq2_0[] = { 64, -1 }, none[] = { -1 };
     switch (type) {
-    case NJ_Q4_1: case NJ_Q5_1: case NJ_Q4_K: case NJ_Q5_K: return first_two;
+    case NJ_Q4_1:
+    case NJ_Q5_1:
+    case NJ_Q4_K:
+    case NJ_Q5_K: return first_two;
     case NJ_Q2_K: return q2_k;
     case NJ_Q3_K: return q3_k;
     case NJ_Q6_K: return q6_k;
     case NJ_TQ1_0: return tq1_0;
     case NJ_TQ2_0: return tq2_0;
-    case NJ_F32: case NJ_F16: case NJ_BF16: case NJ_IQ1_M: case NJ_MXFP4: return none;
+    case NJ_F32:
+    case NJ_F16:
+    case NJ_BF16:
+    case NJ_IQ1_M:
+    case NJ_MXFP4: return none;
     default: return first;
     }
 }
@@ -69,7 +76,7 @@ static void random_block(uint32_t type, enum scales scales, uint8_t *block, uint
         memcpy(block + *at, &h, sizeof h);
     }
     uint16_t h = random_half(scales);
-    float    f = random_value() * magnitude[scales];
+    float f = random_value() * magnitude[scales];
     if (type == NJ_F32) memcpy(block, &f, sizeof f);
     if (type == NJ_F16) memcpy(block, &h, sizeof h);
     if (type == NJ_BF16) {
@@ -84,8 +91,8 @@ static void random_block(uint32_t type, enum scales scales, uint8_t *block, uint
 /* A random matrix, as panels and as exact floats [rows][cols]. */
 typedef struct matrix {
     nj_panels w;
-    void     *data;
-    float    *values;
+    void *data;
+    float *values;
 } matrix;
 
 static matrix random_matrix(uint32_t type, uint32_t rows, uint32_t cols)
@@ -94,7 +101,7 @@ static matrix random_matrix(uint32_t type, uint32_t rows, uint32_t cols)
     assert_true(nj_format_size(type, &weights, &bytes));
     uint64_t row_bytes = nj_row_bytes(type, cols), panel = nj_panel_bytes(type, cols);
     uint8_t *blocks = allocate(rows * row_bytes);
-    matrix   m = { .values = allocate((size_t)rows * cols * sizeof(float)) };
+    matrix m = { .values = allocate((size_t)rows * cols * sizeof(float)) };
     for (uint64_t at = 0; at < rows * row_bytes; at += bytes) /* mostly usual blocks, among them extreme ones */
         random_block(type, random_bits() % 4 ? SCALES_USUAL : random_bits() % SCALES_COUNT, blocks + at, bytes);
     m.data = allocate(nj_panels_bytes(type, rows, cols));
@@ -118,15 +125,15 @@ enum { GUARD_FLOATS = 8, ROWS_MAX = 67 };
 static const float guard = -12345.5f;
 
 typedef struct rows {
-    uint32_t     count, cols, outputs;
-    float       *x_data, *y_data;
+    uint32_t count, cols, outputs;
+    float *x_data, *y_data;
     const float *x[ROWS_MAX];
-    float       *y[ROWS_MAX];
+    float *y[ROWS_MAX];
 } rows;
 
 static rows random_rows(uint32_t count, uint32_t cols, uint32_t outputs)
 {
-    rows   r = { .count = count, .cols = cols, .outputs = outputs };
+    rows r = { .count = count, .cols = cols, .outputs = outputs };
     size_t stride = outputs + 2 * GUARD_FLOATS;
     r.x_data = allocate(((size_t)count * cols + 1) * sizeof(float));
     r.y_data = allocate(count * stride * sizeof(float));
@@ -187,12 +194,12 @@ static void check_linear(const nj_kernels *k)
     static const uint32_t outputs[] = { 1, 16, 37, 80 }, counts[] = { 1, 2, 3, 5, 8, 15, 40, ROWS_MAX };
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
         uint32_t weights, bytes;
-        bool     read = nj_format_size(type, &weights, &bytes);
+        bool read = nj_format_size(type, &weights, &bytes);
         assert_int_equal(k->linear[type] != NULL, read);
         for (int shape = 0; read && shape < 8; shape++) {
             uint32_t n = outputs[shape % 4], cols = cols_for(type, shape > 0);
-            matrix   m = random_matrix(type, n, cols);
-            rows     r = random_rows(counts[shape], cols, n);
+            matrix m = random_matrix(type, n, cols);
+            rows r = random_rows(counts[shape], cols, n);
             uint32_t panels = (n + 15) / 16, begin = shape % 3 && panels > 1 ? 1 : 0;
             uint32_t end = shape == 3 ? panels - 1 : panels, last = end * 16 < n ? end * 16 : n;
             rows_clear(&r);
@@ -254,15 +261,14 @@ static void linear_rows_are_independent(void **state)
     const nj_kernels *k = nj_kernels_get(nj_isa_best());
     enum { N = 33, COLS = 512 };
     matrix m = random_matrix(NJ_Q4_K, N, COLS);
-    rows   all = random_rows(40, COLS, N);
+    rows all = random_rows(40, COLS, N);
     rows_clear(&all);
     k->linear[NJ_Q4_K](&m.w, 0, 3, all.x, all.y, 40);
     rows part = random_rows(40, COLS, N);
     for (uint32_t count = 1; count <= 40; count++) {
         part.count = count;
         rows_clear(&part);
-        for (uint32_t p = 0; p < 3; p++)
-            k->linear[NJ_Q4_K](&m.w, p, p + 1, all.x + 40 - count, part.y, count);
+        for (uint32_t p = 0; p < 3; p++) k->linear[NJ_Q4_K](&m.w, p, p + 1, all.x + 40 - count, part.y, count);
         for (uint32_t i = 0; i < count; i++) assert_true(same_bits(part.y[i], all.y[40 - count + i], N));
     }
     rows_free(&part);
@@ -279,7 +285,7 @@ static void linear_is_accurate(void **state)
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
         if (!k->linear[type]) continue;
         matrix m = random_matrix(type, N, COLS);
-        rows   r = random_rows(COUNT, COLS, N);
+        rows r = random_rows(COUNT, COLS, N);
         k->linear[type](&m.w, 0, 2, r.x, r.y, COUNT);
         for (uint32_t i = 0; i < COUNT; i++)
             for (uint32_t o = 0; o < N; o++) {
@@ -304,18 +310,16 @@ static void linear_agrees_with_openblas(void **state)
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
         if (!k->linear[type]) continue;
         matrix m = random_matrix(type, N, COLS);
-        rows   r = random_rows(COUNT, COLS, N);
-        float *want = allocate(COUNT * N * sizeof(float)), *size = allocate(COUNT * N * sizeof(float));
+        rows r = random_rows(COUNT, COLS, N);
+        float *want = allocate(COUNT * N * sizeof(float));
         k->linear[type](&m.w, 0, 3, r.x, r.y, COUNT);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, COUNT, N, COLS, 1.0f, r.x[0], COLS, m.values, COLS, 0.0f,
                     want, N);
         for (int i = 0; i < COUNT * N; i++) {
             double bound = 0;
-            for (int c = 0; c < COLS; c++)
-                bound += fabs((double)r.x[i / N][c] * (double)m.values[i % N * COLS + c]);
+            for (int c = 0; c < COLS; c++) bound += fabs((double)r.x[i / N][c] * (double)m.values[i % N * COLS + c]);
             assert_true(fabs((double)want[i] - (double)r.y[i / N][i % N]) <= bound * COLS * FLT_EPSILON + FLT_MIN);
         }
-        free(size);
         free(want);
         rows_free(&r);
         matrix_free(&m);
@@ -330,14 +334,14 @@ static const uint32_t kv_types[] = { NJ_F32, NJ_F16, NJ_Q8_0 }, kv_dims[] = { 16
  * so that AddressSanitizer sees a read beyond. */
 typedef struct cache {
     uint8_t *data;
-    float   *values; /* [n][dim_whole] */
-    size_t   stride;
+    float *values; /* [n][dim_whole] */
+    size_t stride;
     uint32_t n, dim_whole; /* dim rounded up to whole blocks */
 } cache;
 
 static cache random_cache(uint32_t type, uint32_t n, uint32_t dim)
 {
-    cache    c = { .n = n, .dim_whole = type == NJ_Q8_0 ? (dim + 31) / 32 * 32 : dim };
+    cache c = { .n = n, .dim_whole = type == NJ_Q8_0 ? (dim + 31) / 32 * 32 : dim };
     uint32_t weights = 0, bytes = 0;
     nj_format_size(type, &weights, &bytes);
     size_t row = nj_row_bytes(type, c.dim_whole);
@@ -376,8 +380,8 @@ static void check_scores(const nj_kernels *k)
         for (size_t d = 0; d < 7; d++)
             for (uint32_t n = 1; n <= 19; n += n < 9 ? 1 : 5) {
                 uint32_t type = kv_types[t], dim = kv_dims[d];
-                cache    c = random_cache(type, n, dim);
-                float    q[256], out[21];
+                cache c = random_cache(type, n, dim);
+                float q[256], out[21];
                 for (uint32_t i = 0; i < dim; i++) q[i] = random_value();
                 for (int i = 0; i < 21; i++) out[i] = guard;
                 k->scores[type](q, c.data, c.stride, n, dim, out + 1);
@@ -398,8 +402,8 @@ static void check_mix(const nj_kernels *k)
         for (size_t d = 0; d < 7; d++)
             for (uint32_t n = 1; n <= 33; n += 8) {
                 uint32_t type = kv_types[t], dim = kv_dims[d];
-                cache    c = random_cache(type, n, dim);
-                float    weight[33], out[258], want[256];
+                cache c = random_cache(type, n, dim);
+                float weight[33], out[258], want[256];
                 for (uint32_t p = 0; p < n; p++) weight[p] = random_value();
                 for (uint32_t i = 0; i < dim; i++) out[i + 1] = want[i] = random_value();
                 out[0] = out[dim + 1] = guard;
@@ -417,8 +421,8 @@ static void check_mix(const nj_kernels *k)
 static void check_store(const nj_kernels *k)
 {
     enum { N = 32 * 40 };
-    float    x[N];
-    uint8_t  f32[4 * N + 1], f16[2 * N + 1], q8_0[34 * N / 32 + 1];
+    float x[N];
+    uint8_t f32[4 * N + 1], f16[2 * N + 1], q8_0[34 * N / 32 + 1];
     for (int i = 0; i < N; i++) { /* each block has a magnitude of its own, from subnormal halves to their limit */
         x[i] = ldexpf(random_value(), i / 32 - 25);
         if (i / 32 == 7) x[i] = 0;
@@ -448,7 +452,7 @@ static void check_store(const nj_kernels *k)
 /* The bytes of a stored row are those of the reference, also for values no half can hold. */
 static void check_store_bits(const nj_kernels *k)
 {
-    float   x[64];
+    float x[64];
     uint8_t got[256], want[256];
     for (int round = 0; round < 200; round++) {
         for (int i = 0; i < 64; i++) {
@@ -507,8 +511,8 @@ static void stored_infinities_become_zero(void **state)
 {
     (void)state;
     const nj_kernels *k = nj_kernels_get(nj_isa_best());
-    float             x[32] = { NAN, INFINITY, -INFINITY, 127.0f, -63.5f }, back[32];
-    uint8_t           block[34];
+    float x[32] = { NAN, INFINITY, -INFINITY, 127.0f, -63.5f }, back[32];
+    uint8_t block[34];
     k->store[NJ_Q8_0](x, block, 32);
     nj_decode(NJ_Q8_0, block, back, 32);
     assert_true(back[0] == 0 && back[1] == 0 && back[2] == 0 && back[3] == 127.0f && back[4] == -64.0f);
