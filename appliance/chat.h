@@ -2,7 +2,6 @@
 #ifndef NJ_CHAT_H
 #define NJ_CHAT_H
 
-#include <jansson.h>
 #include <stdio.h>
 
 #include "engine/nj_engine.h"
@@ -14,7 +13,7 @@ typedef struct nj_chat {
     const char     *system;     /* or NULL */
     bool            plain;      /* no template: text is completed */
     bool            no_think;   /* enable_thinking = false for the template */
-    json_t         *messages;   /* [{role, content}] */
+    struct json_t  *messages;   /* [{role, content}] */
     nj_buf          transcript; /* when plain: all text so far */
 } nj_chat;
 

@@ -1,6 +1,7 @@
 /* nightjar run: a conversation at the terminal, or one answer to a prompt. */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
