@@ -29,8 +29,8 @@ void nj_chat_free(nj_chat *c);
 int  nj_chat_reset(nj_chat *c, nj_error *err); /* forgets what was said; the system message stays */
 
 /* Says `text` to the model and streams the answer to `out` (NULL: doesn't) as it becomes stable. Ctrl-C
- * (nj_cli_interrupted) ends the answer with NJ_FINISH_CANCELLED. What was said and answered joins the conversation; after
- * an error it is as before. */
+ * (nj_cli_interrupted) ends the answer with NJ_FINISH_CANCELLED. What was said and answered joins the conversation;
+ * after an error it is as before. */
 int  nj_chat_say(nj_chat *c, const char *text, size_t len, FILE *out, nj_chat_answer *answer, nj_error *err);
 void nj_chat_answer_free(nj_chat_answer *a);
 

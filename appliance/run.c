@@ -30,7 +30,8 @@ typedef struct args {
 // clang-format off
 static const nj_cli_option options[] = {
     { "prompt", 'p', "TEXT", nj_cli_text, offsetof(args, prompt), 0, 0, "answer this and end" },
-    { "file", 'f', "FILE", nj_cli_text, offsetof(args, file), 0, 0, "answer the text of a file (-: standard input) and end" },
+    { "file", 'f', "FILE", nj_cli_text, offsetof(args, file), 0, 0,
+      "answer the text of a file (-: standard input) and end" },
     { "system", 's', "TEXT", nj_cli_text, offsetof(args, system), 0, 0, "what the model is told before anything else" },
     { "max-tokens", 'n', "N", nj_cli_u32, offsetof(args, max_tokens), 1, INT32_MAX, "longest answer (the context)" },
     { "raw", 0, NULL, NULL, offsetof(args, raw), 0, 0, "complete the text as it is, without the chat template" },
@@ -41,17 +42,25 @@ static const nj_cli_option options[] = {
     { .help = "Sampling (defaults: the model's own, else as shown):" },
     { "temp", 0, "X", nj_cli_float, offsetof(args, temp), 0, 100, "temperature; 0 always takes the best token (0.8)" },
     { "top-k", 0, "N", nj_cli_u32, offsetof(args, top_k), 0, INT32_MAX, "draw from the N best tokens; 0: all (40)" },
-    { "top-p", 0, "X", nj_cli_float, offsetof(args, top_p), 0, 1, "draw from the best tokens of this probability together (0.95)" },
-    { "min-p", 0, "X", nj_cli_float, offsetof(args, min_p), 0, 1, "leave out tokens below this share of the best (0.05)" },
-    { "typical-p", 0, "X", nj_cli_float, offsetof(args, typical_p), 0, 1, "draw from tokens of typical surprise; 1: off (1)" },
-    { "repeat-penalty", 0, "X", nj_cli_float, offsetof(args, repeat), 0.01, 100, "divide logits of seen tokens; 1: off (1)" },
-    { "presence-penalty", 0, "X", nj_cli_float, offsetof(args, presence), -100, 100, "subtract once for a seen token (0)" },
-    { "frequency-penalty", 0, "X", nj_cli_float, offsetof(args, frequency), -100, 100, "subtract for each time it was seen (0)" },
-    { "penalty-window", 0, "N", nj_cli_u32, offsetof(args, window), 0, INT32_MAX, "last tokens that penalties see; 0: all (64)" },
+    { "top-p", 0, "X", nj_cli_float, offsetof(args, top_p), 0, 1,
+      "draw from the best tokens of this probability together (0.95)" },
+    { "min-p", 0, "X", nj_cli_float, offsetof(args, min_p), 0, 1,
+      "leave out tokens below this share of the best (0.05)" },
+    { "typical-p", 0, "X", nj_cli_float, offsetof(args, typical_p), 0, 1,
+      "draw from tokens of typical surprise; 1: off (1)" },
+    { "repeat-penalty", 0, "X", nj_cli_float, offsetof(args, repeat), 0.01, 100,
+      "divide logits of seen tokens; 1: off (1)" },
+    { "presence-penalty", 0, "X", nj_cli_float, offsetof(args, presence), -100, 100,
+      "subtract once for a seen token (0)" },
+    { "frequency-penalty", 0, "X", nj_cli_float, offsetof(args, frequency), -100, 100,
+      "subtract for each time it was seen (0)" },
+    { "penalty-window", 0, "N", nj_cli_u32, offsetof(args, window), 0, INT32_MAX,
+      "last tokens that penalties see; 0: all (64)" },
     { "seed", 0, "N", nj_cli_u64, offsetof(args, seed), 0, 0, "same seed, same text (random)" },
     { "stop", 0, "TEXT", nj_cli_list, offsetof(args, stop), 0, 0, "end before this text; repeatable" },
     { "ignore-eos", 0, NULL, NULL, offsetof(args, ignore_eos), 0, 0, "go on after the model's end token" },
-    { "loop-check", 0, NULL, NULL, offsetof(args, loop_check), 0, 0, "end an answer that repeats itself over and over" },
+    { "loop-check", 0, NULL, NULL, offsetof(args, loop_check), 0, 0,
+      "end an answer that repeats itself over and over" },
     NJ_CLI_MODEL_OPTIONS(args, model),
     { 0 },
 };
@@ -210,8 +219,8 @@ static bool command(nj_chat *c, const char *line, nj_error *err)
         print_stats(&s);
     } else {
         const char *near = nj_cli_suggest(line, names);
-        nj_progress_say(NULL, "There is no command %s.%s%s", line, near ? " Did you mean " : " /help lists them.",
-                        near ? near : "");
+        nj_progress_say(NULL, "There is no command %s.%s%s%s", line, near ? " Did you mean " : " /help lists them.",
+                        near ? near : "", near ? "?" : "");
     }
     return false;
 }
