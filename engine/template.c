@@ -3,19 +3,18 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <utf8proc.h>
 
 #include "engine/nj_engine.h"
 
 struct nj_template {
-    tp_arena       arena;
+    tp_arena arena;
     const tp_node *body;
 };
 
 struct tp_chunk {
     tp_chunk *next;
-    size_t    used, cap;
-    char      data[];
+    size_t used, cap;
+    char data[];
 };
 
 enum { CHUNK_FIRST = 32 << 10, CHUNK_LARGEST = 1 << 20, STEP_BYTES = 64 };
@@ -30,7 +29,7 @@ static _Noreturn void land(tp_ctx *c, int code)
 
 _Noreturn void tp_fail(tp_ctx *c, int code, const char *fmt, ...)
 {
-    char    text[sizeof c->err->text - 64];
+    char text[sizeof c->err->text - 64];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
@@ -62,7 +61,10 @@ void tp_enter(tp_ctx *c)
 
 /* ---- Memory ---- */
 
-static size_t memory_max(const tp_ctx *c) { return c->out ? TP_MEMORY_MAX : TP_TREE_MAX; }
+static size_t memory_max(const tp_ctx *c)
+{
+    return c->out ? TP_MEMORY_MAX : TP_TREE_MAX;
+}
 
 static _Noreturn void fail_memory(tp_ctx *c)
 {
@@ -110,7 +112,7 @@ void *tp_grow(tp_ctx *c, void *p, size_t old_bytes, size_t new_bytes)
 {
     if (new_bytes > TP_MEMORY_MAX) fail_memory(c);
     tp_chunk *k = c->arena.head;
-    size_t    old_all = (old_bytes + 15) & ~(size_t)15, new_all = (new_bytes + 15) & ~(size_t)15;
+    size_t old_all = (old_bytes + 15) & ~(size_t)15, new_all = (new_bytes + 15) & ~(size_t)15;
     if (p && k && (char *)p + old_all == k->data + k->used && k->used - old_all + new_all <= k->cap) {
         k->used += new_all - old_all;
         return p;
@@ -152,14 +154,20 @@ void tp_put(tp_ctx *c, tp_buf *b, const char *bytes, size_t len)
     b->len += len;
 }
 
-void tp_puts(tp_ctx *c, tp_buf *b, const char *text) { tp_put(c, b, text, strlen(text)); }
+void tp_puts(tp_ctx *c, tp_buf *b, const char *text)
+{
+    tp_put(c, b, text, strlen(text));
+}
 
-void tp_putc(tp_ctx *c, tp_buf *b, char ch) { tp_put(c, b, &ch, 1); }
+void tp_putc(tp_ctx *c, tp_buf *b, char ch)
+{
+    tp_put(c, b, &ch, 1);
+}
 
 void tp_putcp(tp_ctx *c, tp_buf *b, int32_t cp)
 {
     char bytes[4];
-    int  n = 0;
+    int n = 0;
     if (cp < 0x80) {
         bytes[n++] = (char)cp;
     } else if (cp < 0x800) {
@@ -194,7 +202,10 @@ void tp_pad(tp_ctx *c, tp_buf *b, const char *unit, size_t len, int64_t times)
     b->len += total;
 }
 
-void tp_put_str(tp_ctx *c, tp_buf *b, const tp_str *s) { tp_put(c, b, s->data, s->len); }
+void tp_put_str(tp_ctx *c, tp_buf *b, const tp_str *s)
+{
+    tp_put(c, b, s->data, s->len);
+}
 
 tp_value tp_done(tp_ctx *c, tp_buf *b)
 {
@@ -219,14 +230,10 @@ void tp_emit(tp_ctx *c, const char *bytes, size_t len)
 static int check_utf8(const char *s, size_t len, nj_error *err)
 {
     uint32_t line = 1;
-    for (size_t i = 0; i < len;) {
-        utf8proc_int32_t   cp;
-        utf8proc_ssize_t   n = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(len - i), &cp);
-        if (n <= 0) return nj_fail(err, -EINVAL, "chat template, line %" PRIu32 ": this is not valid UTF-8", line);
-        line += s[i] == '\n';
-        i += (size_t)n;
-    }
-    return 0;
+    size_t good = tp_utf8_valid(s, len);
+    if (good == len) return 0;
+    for (size_t i = 0; i < good; i++) line += s[i] == '\n';
+    return nj_fail(err, -EINVAL, "chat template, line %" PRIu32 ": this is not valid UTF-8", line);
 }
 
 int nj_template_new(nj_template **out, const char *source, size_t len, nj_error *err)
@@ -239,7 +246,7 @@ int nj_template_new(nj_template **out, const char *source, size_t len, nj_error 
     int rc = check_utf8(source, len, err);
     if (rc) return rc;
     nj_template *t = nj_new(nj_template);
-    tp_ctx      *c = nj_new(tp_ctx);
+    tp_ctx *c = nj_new(tp_ctx);
     if (!t || !c) {
         free(t);
         free(c);

@@ -332,6 +332,9 @@ bool     tp_is(const tp_str *s, const char *text);
 /* template_text.c: code points */
 int32_t  tp_decode(const char *p, const char *end, size_t *len); /* valid UTF-8 only */
 bool     tp_is_space(int32_t cp);
+bool     tp_is_printable(int32_t cp); /* repr() leaves it as it is */
+bool     tp_is_name_char(int32_t cp);
+size_t   tp_utf8_valid(const char *s, size_t len); /* length of the valid beginning */
 uint32_t tp_chars(tp_ctx *c, tp_str *s);
 size_t   tp_byte_at(tp_ctx *c, tp_str *s, int64_t chars); /* offset of a code point */
 tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_t step, int64_t count);
@@ -353,7 +356,11 @@ void     tp_write(tp_ctx *c, tp_buf *b, tp_value v);
 void     tp_repr(tp_ctx *c, tp_buf *b, tp_value v);
 void     tp_put_int(tp_ctx *c, tp_buf *b, int64_t i);
 void     tp_put_float(tp_ctx *c, tp_buf *b, double f);
-typedef struct tp_json_style { tp_str *indent, *comma, *colon; bool ascii, sorted; } tp_json_style; /* indent may be NULL */
+typedef struct tp_json_style {
+    tp_str *indent; /* NULL: all on one line */
+    tp_str *comma, *colon;
+    bool    ascii, sorted;
+} tp_json_style;
 void     tp_json(tp_ctx *c, tp_buf *b, tp_value v, const tp_json_style *style);
 
 /* template_format.c */

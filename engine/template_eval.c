@@ -35,8 +35,8 @@ tp_args tp_eval_args(tp_ctx *c, const tp_node *call)
     tp_list *pos = tp_list_new(c, call->n);
     for (uint32_t i = 0; i < call->n; i++) {
         const tp_node *k = call->kid[i];
-        bool           special = k->kind == N_STAR || k->kind == N_KEYWORD || k->kind == N_STARSTAR;
-        tp_value       v = tp_eval(c, special ? k->a : k);
+        bool special = k->kind == N_STAR || k->kind == N_KEYWORD || k->kind == N_STARSTAR;
+        tp_value v = tp_eval(c, special ? k->a : k);
         if (!special) tp_list_push(c, pos, v);
         if (k->kind == N_STAR) {
             tp_list *more = tp_items(c, v);
@@ -138,8 +138,8 @@ static tp_value eval_item(tp_ctx *c, const tp_node *n)
     tp_value of = tp_eval(c, n->a);
     if (n->b->kind != N_SLICE) return tp_get_item(c, of, tp_eval(c, n->b));
     const tp_node *s = n->b;
-    tp_value       start = s->a ? tp_eval(c, s->a) : tp_none(), stop = s->b ? tp_eval(c, s->b) : tp_none();
-    tp_value       step = s->c ? tp_eval(c, s->c) : tp_none();
+    tp_value start = s->a ? tp_eval(c, s->a) : tp_none(), stop = s->b ? tp_eval(c, s->b) : tp_none();
+    tp_value step = s->c ? tp_eval(c, s->c) : tp_none();
     c->line = n->line;
     return tp_get_slice(c, of, start, stop, step);
 }
@@ -147,7 +147,7 @@ static tp_value eval_item(tp_ctx *c, const tp_node *n)
 static tp_value eval_call(tp_ctx *c, const tp_node *n)
 {
     tp_value callee = tp_eval(c, n->a);
-    tp_args  args = tp_eval_args(c, n);
+    tp_args args = tp_eval_args(c, n);
     c->line = n->line;
     return tp_call_value(c, callee, &args);
 }
@@ -156,7 +156,7 @@ static tp_value eval_call(tp_ctx *c, const tp_node *n)
 static tp_value eval_through(tp_ctx *c, const tp_node *n)
 {
     tp_value in = tp_eval(c, n->a);
-    tp_args  args = tp_eval_args(c, n);
+    tp_args args = tp_eval_args(c, n);
     c->line = n->line;
     if (!n->fn)
         tp_fail(c, -EINVAL, "there is no %s named '%.*s'", n->kind == N_TEST ? "test" : "filter",
@@ -181,7 +181,7 @@ static bool compare(tp_ctx *c, unsigned op, tp_value a, tp_value b)
     default: break;
     }
     char name[3] = { (char)(op & 255), (char)(op >> 8), 0 };
-    int  sign = tp_order(c, a, b, name);
+    int sign = tp_order(c, a, b, name);
     if (sign == 2) return false; /* nan is neither */
     return op == '<' ? sign < 0 : op == '>' ? sign > 0 : op == TP_OP('<', '=') ? sign <= 0 : sign >= 0;
 }

@@ -14,7 +14,10 @@ static tp_scope *scope_new(tp_ctx *c, tp_scope *parent)
     return s;
 }
 
-static void scope_set(tp_ctx *c, tp_str *name, tp_value v) { tp_dict_set(c, &c->scope->vars, tp_of_str(name), v); }
+static void scope_set(tp_ctx *c, tp_str *name, tp_value v)
+{
+    tp_dict_set(c, &c->scope->vars, tp_of_str(name), v);
+}
 
 /* A macro keeps the scopes around it: loops must not reuse them. */
 static void scope_capture(tp_ctx *c)
@@ -61,7 +64,7 @@ static void assign(tp_ctx *c, const tp_node *target, tp_value v)
 /* Takes what was written since `start` out of the output, as a value. */
 static tp_value take_output(tp_ctx *c, size_t start)
 {
-    size_t   len = c->out->len - start;
+    size_t len = c->out->len - start;
     tp_value v = len ? tp_copy(c, c->out->data + start, len) : tp_cstr(c, "");
     c->out->len = start;
     if (c->out->data) c->out->data[start] = '\0';
@@ -72,7 +75,7 @@ static tp_value take_output(tp_ctx *c, size_t start)
 static flow capture_body(tp_ctx *c, const tp_node *body, tp_value *out)
 {
     tp_scope *outer = c->scope;
-    size_t    start = c->out->len;
+    size_t start = c->out->len;
     c->scope = scope_new(c, outer);
     flow f = exec(c, body);
     c->scope = outer;
@@ -143,10 +146,10 @@ tp_value tp_loop_attr(tp_ctx *c, tp_loop *l, tp_str *name)
 static flow run_loop(tp_ctx *c, tp_loop *l)
 {
     const tp_node *n = l->node;
-    tp_scope      *turn = scope_new(c, l->scope), *outer = c->scope;
-    tp_str        *loop_name = tp_cstr(c, "loop").s;
-    tp_value       item;
-    flow           f = FLOW_ON;
+    tp_scope *turn = scope_new(c, l->scope), *outer = c->scope;
+    tp_str *loop_name = tp_cstr(c, "loop").s;
+    tp_value item;
+    flow f = FLOW_ON;
     while (f != FLOW_BREAK) {
         item = l->after;
         l->after.type = T_MISSING;
@@ -171,8 +174,13 @@ static flow run_loop(tp_ctx *c, tp_loop *l)
 static tp_loop *loop_new(tp_ctx *c, const tp_node *n, tp_value over, tp_scope *scope, int64_t depth0)
 {
     tp_loop *l = tp_alloc(c, 1, sizeof *l);
-    *l = (tp_loop){ .node = n, .source = tp_items(c, over), .filtered = n->c != NULL, .scope = scope, .index0 = -1,
-                    .length = -1, .depth0 = depth0 };
+    *l = (tp_loop){ .node = n,
+                    .source = tp_items(c, over),
+                    .filtered = n->c != NULL,
+                    .scope = scope,
+                    .index0 = -1,
+                    .length = -1,
+                    .depth0 = depth0 };
     return l;
 }
 
@@ -185,7 +193,8 @@ static flow exec_for(tp_ctx *c, const tp_node *n)
 
 static void call_enter(tp_ctx *c)
 {
-    if (++c->calls > TP_CALL_DEPTH_MAX) tp_fail(c, -E2BIG, "macros call each other too deeply (limit %d)", TP_CALL_DEPTH_MAX);
+    if (++c->calls > TP_CALL_DEPTH_MAX)
+        tp_fail(c, -E2BIG, "macros call each other too deeply (limit %d)", TP_CALL_DEPTH_MAX);
 }
 
 /* loop(items) inside {% for ... recursive %}. */
@@ -193,7 +202,7 @@ tp_value tp_call_loop(tp_ctx *c, tp_loop *l, const tp_args *args)
 {
     if (!l->node->flags) tp_fail(c, -EINVAL, "the loop must be marked 'recursive' to be called");
     if (args->n != 1) tp_fail(c, -EINVAL, "loop() takes one argument");
-    size_t   start = c->out->len;
+    size_t start = c->out->len;
     uint32_t line = c->line;
     call_enter(c);
     run_loop(c, loop_new(c, l->node, args->v[0], l->scope, l->depth0 + 1));
@@ -222,7 +231,7 @@ static bool has_param(const tp_node *n, const char *name)
 /* varargs, kwargs and caller, for macros that read them; anything else left over is an error. */
 static void bind_rest(tp_ctx *c, const tp_node *n, const tp_args *args, tp_dict *kw)
 {
-    int     len = n->name->len > 60 ? 60 : (int)n->name->len;
+    int len = n->name->len > 60 ? 60 : (int)n->name->len;
     tp_value caller;
     if ((n->flags & MACRO_CALLER) && !has_param(n, "caller")) {
         tp_str *name = tp_cstr(c, "caller").s;
@@ -249,16 +258,16 @@ static void bind_rest(tp_ctx *c, const tp_node *n, const tp_args *args, tp_dict 
 tp_value tp_call_macro(tp_ctx *c, tp_macro *m, const tp_args *args)
 {
     const tp_node *n = m->node;
-    tp_scope      *outer = c->scope;
-    tp_dict       *kw = args->kw ? tp_dict_copy(c, args->kw) : NULL;
-    size_t         start = c->out->len;
-    uint32_t       line = c->line;
-    tp_value       v;
+    tp_scope *outer = c->scope;
+    tp_dict *kw = args->kw ? tp_dict_copy(c, args->kw) : NULL;
+    size_t start = c->out->len;
+    uint32_t line = c->line;
+    tp_value v;
     call_enter(c);
     c->scope = scope_new(c, m->scope);
     for (uint32_t i = 0; i < n->n; i++) { /* all given ones first, as defaults may read them */
         const tp_node *param = n->kid[i];
-        bool           given = i < args->n;
+        bool given = i < args->n;
         if (given)
             v = args->v[i];
         else if (!kw || !tp_dict_remove(c, kw, tp_of_str(param->name), &v))
@@ -281,7 +290,7 @@ tp_value tp_call_macro(tp_ctx *c, tp_macro *m, const tp_args *args)
 static void exec_call_block(tp_ctx *c, const tp_node *n)
 {
     tp_value callee = tp_eval(c, n->a->a);
-    tp_args  args = tp_eval_args(c, n->a);
+    tp_args args = tp_eval_args(c, n->a);
     if (!args.kw) args.kw = tp_dict_new(c);
     tp_dict_set(c, args.kw, tp_cstr(c, "caller"), macro_new(c, n));
     c->line = n->line;
@@ -309,7 +318,7 @@ static void exec_print(tp_ctx *c, const tp_node *n)
 static flow exec_captured(tp_ctx *c, const tp_node *n)
 {
     tp_value text;
-    flow     f = capture_body(c, n->body, &text);
+    flow f = capture_body(c, n->body, &text);
     if (f != FLOW_ON) return f;
     c->capture = text;
     text = tp_eval(c, n->c);
@@ -326,7 +335,7 @@ static flow exec_captured(tp_ctx *c, const tp_node *n)
 static flow exec_with(tp_ctx *c, const tp_node *n)
 {
     tp_scope *outer = c->scope, *inner = scope_new(c, outer);
-    tp_list  *values = tp_list_new(c, n->n / 2);
+    tp_list *values = tp_list_new(c, n->n / 2);
     for (uint32_t i = 1; i < n->n; i += 2) tp_list_push(c, values, tp_eval(c, n->kid[i]));
     c->scope = inner;
     for (uint32_t i = 0; i < n->n; i += 2) assign(c, n->kid[i], values->v[i / 2]);
@@ -381,4 +390,7 @@ static flow exec(tp_ctx *c, const tp_node *n)
     return f;
 }
 
-void tp_render(tp_ctx *c, const tp_node *body) { exec(c, body); }
+void tp_render(tp_ctx *c, const tp_node *body)
+{
+    exec(c, body);
+}

@@ -72,12 +72,13 @@ bool tp_skip_name(tp_ctx *c, const char *name)
 
 _Noreturn void tp_unexpected(tp_ctx *c, const char *wanted)
 {
-    static const char *const NAMES[] = { "the end of the template", "text", "{{", "the end of the expression (}})",
-                                         "{%", "the end of the tag (%})" };
+    static const char *const NAMES[] = { "the end of the template",        "text", "{{",
+                                         "the end of the expression (}})", "{%",   "the end of the tag (%})" };
     tp_token *t = tp_peek(c, 0);
     c->line = t->line;
     if (t->kind < NJ_COUNT(NAMES)) tp_fail(c, -EINVAL, "expected %s, got %s", wanted, NAMES[t->kind]);
-    if (t->kind == TK_OP) tp_fail(c, -EINVAL, "expected %s, got '%c%c'", wanted, t->op & 255, t->op >> 8 ? t->op >> 8 : ' ');
+    if (t->kind == TK_OP)
+        tp_fail(c, -EINVAL, "expected %s, got '%c%c'", wanted, t->op & 255, t->op >> 8 ? t->op >> 8 : ' ');
     if (t->kind == TK_NAME || t->kind == TK_STRING) {
         int len = t->value.s->len > 60 ? 60 : (int)t->value.s->len;
         tp_fail(c, -EINVAL, "expected %s, got '%.*s'", wanted, len, t->value.s->data);
@@ -194,7 +195,7 @@ static tp_node *parse_subscript(tp_ctx *c, tp_node *of)
     uint32_t line = tp_peek(c, 0)->line;
     if (tp_skip_op(c, '.')) {
         tp_token *t = tp_peek(c, 0);
-        tp_node  *n = tp_node_new(c, t->kind == TK_INT ? N_ITEM : N_ATTR, line);
+        tp_node *n = tp_node_new(c, t->kind == TK_INT ? N_ITEM : N_ATTR, line);
         n->a = of;
         if (t->kind == TK_INT)
             n->b = constant(c, next(c)->value);
@@ -225,8 +226,8 @@ static void parse_args(tp_ctx *c, tp_node *call)
             if (tp_at_op(c, ')')) break;
         }
         tp_token *t = tp_peek(c, 0);
-        tp_node  *arg = NULL;
-        tp_kind   kind = tp_skip_op(c, '*') ? N_STAR : tp_skip_op(c, TP_OP('*', '*')) ? N_STARSTAR : N_CONST;
+        tp_node *arg = NULL;
+        tp_kind kind = tp_skip_op(c, '*') ? N_STAR : tp_skip_op(c, TP_OP('*', '*')) ? N_STARSTAR : N_CONST;
         if (kind == N_CONST && t->kind == TK_NAME && tp_peek(c, 1)->kind == TK_OP && tp_peek(c, 1)->op == '=')
             kind = N_KEYWORD;
         bool in_order = kind == N_CONST ? stage == N_CONST : kind == N_STAR ? stage <= N_KEYWORD : stage != N_STARSTAR;
@@ -278,7 +279,7 @@ tp_node *tp_parse_filters(tp_ctx *c, tp_node *input, bool start_inline)
 {
     while (start_inline || tp_skip_op(c, '|')) {
         const tp_token *at = tp_peek(c, 0);
-        tp_node        *n = tp_node_new(c, N_FILTER, at->line);
+        tp_node *n = tp_node_new(c, N_FILTER, at->line);
         n->name = tp_expect_name(c);
         n->fn = tp_filter_find(n->name->data, n->name->len);
         note_unknown(c, n, "filter", at);
@@ -294,7 +295,7 @@ tp_node *tp_parse_filters(tp_ctx *c, tp_node *input, bool start_inline)
 static tp_node *parse_test(tp_ctx *c, tp_node *of)
 {
     uint32_t line = tp_peek(c, 0)->line;
-    bool     negated = tp_skip_name(c, "not");
+    bool negated = tp_skip_name(c, "not");
     const tp_token *at = tp_peek(c, 0);
     tp_node *n = tp_node_new(c, N_TEST, line);
     n->name = tp_expect_name(c);
@@ -305,7 +306,8 @@ static tp_node *parse_test(tp_ctx *c, tp_node *of)
     if (tp_at_op(c, '(')) {
         parse_args(c, n);
     } else if ((t->kind >= TK_NAME && t->kind <= TK_FLOAT && !tp_at_name(c, "else") && !tp_at_name(c, "or") &&
-                !tp_at_name(c, "and")) || tp_at_op(c, '[') || tp_at_op(c, '{')) {
+                !tp_at_name(c, "and")) ||
+               tp_at_op(c, '[') || tp_at_op(c, '{')) {
         if (tp_at_name(c, "is")) tp_unexpected(c, "anything but a second test (tests can't be chained)");
         tp_node_push(c, n, parse_postfix(c, parse_primary(c)));
     }
@@ -361,7 +363,7 @@ static tp_node *parse_binary(tp_ctx *c, int level)
     tp_node *left = parse_binary(c, level + 1);
     while (level_has(c, level)) {
         tp_token *op = next(c);
-        tp_node  *right = parse_binary(c, level + 1);
+        tp_node *right = parse_binary(c, level + 1);
         if (level == LEVEL_CONCAT && left->kind == N_CONCAT && left->flags) {
             tp_node_push(c, left, right);
             continue;
@@ -432,7 +434,7 @@ static tp_node *parse_not(tp_ctx *c)
 static tp_node *parse_logic(tp_ctx *c, tp_kind kind)
 {
     const char *word = kind == N_OR ? "or" : "and";
-    tp_node    *first = kind == N_OR ? parse_logic(c, N_AND) : parse_not(c);
+    tp_node *first = kind == N_OR ? parse_logic(c, N_AND) : parse_not(c);
     if (!tp_at_name(c, word)) return first;
     tp_node *n = tp_node_new(c, kind, c->line);
     tp_node_push(c, n, first);
@@ -445,7 +447,7 @@ tp_node *tp_parse_expr(tp_ctx *c, bool with_cond)
 {
     tp_parse_enter(c);
     const char *unknown = c->unknown;
-    tp_node    *n = parse_logic(c, N_OR);
+    tp_node *n = parse_logic(c, N_OR);
     while (with_cond && tp_skip_name(c, "if")) {
         tp_node *cond = tp_node_new(c, N_COND, c->line);
         c->unknown = unknown;

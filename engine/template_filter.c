@@ -10,8 +10,8 @@ tp_value tp_get_path(tp_ctx *c, tp_value v, tp_value path)
     tp_list *parts = tp_split(c, path, dot, -1, false).l;
     for (uint32_t i = 0; i < parts->n; i++) {
         tp_value part = parts->v[i];
-        int64_t  index = 0;
-        bool     digits = part.s->len > 0 && part.s->len < 10;
+        int64_t index = 0;
+        bool digits = part.s->len > 0 && part.s->len < 10;
         for (uint32_t k = 0; k < part.s->len && digits; k++) {
             digits = part.s->data[k] >= '0' && part.s->data[k] <= '9';
             index = index * 10 + (part.s->data[k] - '0');
@@ -30,7 +30,9 @@ static tp_value key_of(tp_ctx *c, tp_value item, tp_value attribute, bool case_s
 
 /* ---- Sorting: stable, by key ---- */
 
-typedef struct keyed { tp_value key, value; } keyed;
+typedef struct keyed {
+    tp_value key, value;
+} keyed;
 
 static void merge_runs(tp_ctx *c, const keyed *from, keyed *to, size_t n, size_t width, bool reverse)
 {
@@ -89,11 +91,11 @@ static tp_value f_sort(tp_ctx *c, tp_call *call)
 
 static tp_value f_dictsort(tp_ctx *c, tp_call *call)
 {
-    bool    case_sensitive = tp_arg_bool(c, call, 0, false), reverse = tp_arg_bool(c, call, 2, false);
+    bool case_sensitive = tp_arg_bool(c, call, 0, false), reverse = tp_arg_bool(c, call, 2, false);
     tp_str *by = tp_arg_str(c, call, 1, "key");
     if (call->self.type != T_DICT) tp_fail(c, -EINVAL, "dictsort needs a dict, not %s", tp_type_name(call->self));
     if (!tp_is(by, "key") && !tp_is(by, "value")) tp_fail(c, -EINVAL, "dictsort can sort by 'key' or 'value'");
-    tp_view  view = { .d = call->self.d, .kind = VIEW_ITEMS };
+    tp_view view = { .d = call->self.d, .kind = VIEW_ITEMS };
     tp_list *pairs = tp_items(c, (tp_value){ .type = T_VIEW, .view = &view });
     return tp_of_list(T_LIST, sort_list(c, pairs, tp_int(tp_is(by, "value")), case_sensitive, reverse));
 }
@@ -102,9 +104,9 @@ static tp_value f_groupby(tp_ctx *c, tp_call *call)
 {
     tp_list *l = tp_items(c, call->self), *groups = tp_list_new(c, 0);
     tp_value attribute = call->arg[0], otherwise = call->arg[1];
-    bool     case_sensitive = tp_arg_bool(c, call, 2, false);
-    size_t   n = l->n;
-    keyed   *items = n ? tp_alloc(c, n, sizeof *items) : NULL;
+    bool case_sensitive = tp_arg_bool(c, call, 2, false);
+    size_t n = l->n;
+    keyed *items = n ? tp_alloc(c, n, sizeof *items) : NULL;
     for (size_t i = 0; i < n; i++) { /* value: the pair (real key, item) */
         tp_value key = tp_get_path(c, l->v[i], attribute);
         if (key.type == T_UNDEFINED && otherwise.type != T_MISSING && otherwise.type != T_NONE) key = otherwise;
@@ -129,7 +131,7 @@ static tp_value f_unique(tp_ctx *c, tp_call *call)
 {
     tp_list *l = tp_items(c, call->self), *out = tp_list_new(c, 0);
     tp_dict *seen = tp_dict_new(c);
-    bool     case_sensitive = tp_arg_bool(c, call, 0, false);
+    bool case_sensitive = tp_arg_bool(c, call, 0, false);
     for (uint32_t i = 0; i < l->n; i++) {
         tp_value key = key_of(c, l->v[i], call->arg[1], case_sensitive), known;
         if (tp_dict_get(c, seen, key, &known)) continue;
@@ -143,7 +145,7 @@ static tp_value f_unique(tp_ctx *c, tp_call *call)
 static tp_value f_extreme(tp_ctx *c, tp_call *call)
 {
     tp_list *l = tp_items(c, call->self);
-    bool     case_sensitive = tp_arg_bool(c, call, 0, false), max = strcmp(call->name, "max") == 0;
+    bool case_sensitive = tp_arg_bool(c, call, 0, false), max = strcmp(call->name, "max") == 0;
     tp_value best = tp_undefined(NULL), best_key = best;
     for (uint32_t i = 0; i < l->n; i++) {
         tp_value key = key_of(c, l->v[i], call->arg[1], case_sensitive);
@@ -241,7 +243,7 @@ static tp_value f_attr(tp_ctx *c, tp_call *call)
 static tp_value f_batch(tp_ctx *c, tp_call *call)
 {
     tp_list *l = tp_items(c, call->self), *out = tp_list_new(c, 0), *row = NULL;
-    int64_t  size = tp_arg_int(c, call, 0, 1);
+    int64_t size = tp_arg_int(c, call, 0, 1);
     tp_value fill = call->arg[1];
     for (uint32_t i = 0; i < l->n; i++) {
         if (!row || row->n == size) {
@@ -257,12 +259,12 @@ static tp_value f_batch(tp_ctx *c, tp_call *call)
 static tp_value f_slice(tp_ctx *c, tp_call *call)
 {
     tp_list *l = tp_items(c, call->self), *out = tp_list_new(c, 0);
-    int64_t  slices = tp_arg_int(c, call, 0, 1), at = 0;
+    int64_t slices = tp_arg_int(c, call, 0, 1), at = 0;
     tp_value fill = call->arg[1];
     if (slices == 0) tp_fail(c, -EINVAL, "slice: division by zero");
     for (int64_t i = 0, n = l->n; i < slices; i++) {
         tp_list *part = tp_list_new(c, 0);
-        int64_t  size = n / slices + (i < n % slices);
+        int64_t size = n / slices + (i < n % slices);
         for (int64_t k = 0; k < size; k++) tp_list_push(c, part, l->v[at++]);
         if (fill.type != T_MISSING && fill.type != T_NONE && i >= n % slices) tp_list_push(c, part, fill);
         tp_list_push(c, out, tp_of_list(T_LIST, part));
@@ -275,16 +277,18 @@ static tp_value f_slice(tp_ctx *c, tp_call *call)
 static const tp_builtin *find_named(tp_ctx *c, tp_value name, bool test)
 {
     const tp_builtin *fn = NULL;
-    if (name.type == T_STR) fn = test ? tp_test_find(name.s->data, name.s->len) : tp_filter_find(name.s->data, name.s->len);
+    if (name.type == T_STR)
+        fn = test ? tp_test_find(name.s->data, name.s->len) : tp_filter_find(name.s->data, name.s->len);
     if (fn) return fn;
     tp_str *text = tp_to_str(c, name).s;
-    tp_fail(c, -EINVAL, "there is no %s named '%.*s'", test ? "test" : "filter", text->len > 60 ? 60 : (int)text->len, text->data);
+    tp_fail(c, -EINVAL, "there is no %s named '%.*s'", test ? "test" : "filter", text->len > 60 ? 60 : (int)text->len,
+            text->data);
 }
 
 static tp_value f_map(tp_ctx *c, tp_call *call)
 {
-    tp_args           args = call->all;
-    tp_value          attribute = { .type = T_MISSING }, otherwise = attribute;
+    tp_args args = call->all;
+    tp_value attribute = { .type = T_MISSING }, otherwise = attribute;
     const tp_builtin *fn = NULL;
     if (!args.n && args.kw && tp_dict_find(c, args.kw, "attribute", &attribute)) {
         tp_dict_find(c, args.kw, "default", &otherwise);
@@ -313,11 +317,11 @@ static tp_value f_map(tp_ctx *c, tp_call *call)
 /* select reject selectattr rejectattr */
 static tp_value f_select(tp_ctx *c, tp_call *call)
 {
-    tp_args           args = call->all;
-    bool              want = call->name[0] == 's', by_attr = strstr(call->name, "attr") != NULL;
-    tp_value          attribute = { .type = T_MISSING };
+    tp_args args = call->all;
+    bool want = call->name[0] == 's', by_attr = strstr(call->name, "attr") != NULL;
+    tp_value attribute = { .type = T_MISSING };
     const tp_builtin *fn = NULL;
-    tp_list          *out = tp_list_new(c, 0);
+    tp_list *out = tp_list_new(c, 0);
     if (!tp_truth(c, call->self)) return tp_generator(c, out, call->name);
     if (by_attr) {
         if (!args.n) tp_fail(c, -EINVAL, "%s needs the name of an attribute", call->name);
@@ -342,9 +346,9 @@ static tp_value f_select(tp_ctx *c, tp_call *call)
 
 static tp_value f_join(tp_ctx *c, tp_call *call)
 {
-    tp_buf   b = { 0 };
+    tp_buf b = { 0 };
     tp_list *l = tp_items(c, call->self);
-    tp_str  *d = call->arg[0].type == T_MISSING ? tp_cstr(c, "").s : tp_to_str(c, call->arg[0]).s;
+    tp_str *d = call->arg[0].type == T_MISSING ? tp_cstr(c, "").s : tp_to_str(c, call->arg[0]).s;
     for (uint32_t i = 0; i < l->n; i++) {
         if (i) tp_put_str(c, &b, d);
         tp_tick(c, 1);
@@ -353,14 +357,17 @@ static tp_value f_join(tp_ctx *c, tp_call *call)
     return tp_done(c, &b);
 }
 
-static tp_value f_string(tp_ctx *c, tp_call *call) { return call->self.type == T_STR ? call->self : tp_to_str(c, call->self); }
+static tp_value f_string(tp_ctx *c, tp_call *call)
+{
+    return call->self.type == T_STR ? call->self : tp_to_str(c, call->self);
+}
 
 /* json.dumps with the keyword arguments that model hubs let through; no HTML escapes. */
 static tp_value f_tojson(tp_ctx *c, tp_call *call)
 {
-    tp_buf        b = { 0 }, spaces = { 0 };
-    int64_t       width;
-    tp_value      indent = call->arg[1], separators = call->arg[2];
+    tp_buf b = { 0 }, spaces = { 0 };
+    int64_t width;
+    tp_value indent = call->arg[1], separators = call->arg[2];
     tp_json_style style = { .ascii = tp_arg_bool(c, call, 0, false), .sorted = tp_arg_bool(c, call, 3, false) };
     if (indent.type == T_STR) {
         style.indent = indent.s;
@@ -382,6 +389,7 @@ static tp_value f_tojson(tp_ctx *c, tp_call *call)
     return tp_done(c, &b);
 }
 
+// clang-format off
 static const tp_builtin FILTERS[] = {
     { "attr", f_attr, "name", 1 },
     { "batch", f_batch, "linecount fill_with", 1 },
@@ -411,6 +419,7 @@ static const tp_builtin FILTERS[] = {
     { "tojson", f_tojson, "ensure_ascii indent separators sort_keys", 0 },
     { "unique", f_unique, "case_sensitive attribute", 0 },
 };
+// clang-format on
 
 const tp_builtin *tp_filter_find(const char *name, size_t len)
 {

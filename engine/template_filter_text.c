@@ -50,7 +50,7 @@ static tp_value f_center(tp_ctx *c, tp_call *call)
 static tp_value f_format(tp_ctx *c, tp_call *call)
 {
     const tp_args *a = &call->all;
-    bool           named = a->kw && a->kw->live;
+    bool named = a->kw && a->kw->live;
     if (named && a->n) tp_fail(c, -EINVAL, "format takes positional or keyword arguments, not both");
     if (named) return tp_percent(c, soft(c, call), tp_of_dict(a->kw));
     tp_list *l = tp_list_new(c, a->n);
@@ -60,8 +60,8 @@ static tp_value f_format(tp_ctx *c, tp_call *call)
 
 static tp_value f_indent(tp_ctx *c, tp_call *call)
 {
-    tp_buf   b = { 0 }, pad = { 0 };
-    bool     first = tp_arg_bool(c, call, 1, false), blank = tp_arg_bool(c, call, 2, false);
+    tp_buf b = { 0 }, pad = { 0 };
+    bool first = tp_arg_bool(c, call, 1, false), blank = tp_arg_bool(c, call, 2, false);
     tp_value s = call->self;
     if (s.type == T_UNDEFINED) tp_fail_undefined(c, s);
     if (s.type != T_STR) tp_fail(c, -EINVAL, "indent needs text, not %s", tp_type_name(s));
@@ -83,12 +83,13 @@ static tp_value f_indent(tp_ctx *c, tp_call *call)
 
 static tp_value f_truncate(tp_ctx *c, tp_call *call)
 {
-    int64_t  length = tp_arg_int(c, call, 0, 255), leeway = tp_arg_int(c, call, 3, 5), have = tp_length(c, call->self);
-    bool     kill_words = tp_arg_bool(c, call, 1, false);
+    int64_t length = tp_arg_int(c, call, 0, 255), leeway = tp_arg_int(c, call, 3, 5), have = tp_length(c, call->self);
+    bool kill_words = tp_arg_bool(c, call, 1, false);
     tp_value end = tp_of_str(tp_arg_str(c, call, 2, "...")), s = call->self;
-    int64_t  end_chars = tp_chars(c, end.s);
+    int64_t end_chars = tp_chars(c, end.s);
     if (have < 0) tp_fail(c, -EINVAL, "truncate needs text, not %s", tp_type_name(s));
-    if (length < end_chars || leeway < 0) tp_fail(c, -EINVAL, "truncate: the length must be at least %" PRId64, end_chars);
+    if (length < end_chars || leeway < 0)
+        tp_fail(c, -EINVAL, "truncate: the length must be at least %" PRId64, end_chars);
     if (s.type != T_STR || have <= length || have - length <= leeway) return s;
     s = tp_slice_str(c, s, 0, length - end_chars, 1, length - end_chars);
     if (!kill_words) {
@@ -100,16 +101,16 @@ static tp_value f_truncate(tp_ctx *c, tp_call *call)
 
 static tp_value f_wordcount(tp_ctx *c, tp_call *call)
 {
-    tp_str     *s = tp_to_str(c, call->self).s;
+    tp_str *s = tp_to_str(c, call->self).s;
     const char *end = s->data + s->len;
-    int64_t     words = 0;
-    bool        inside = false;
-    size_t      n;
+    int64_t words = 0;
+    bool inside = false;
+    size_t n;
     for (const char *p = s->data; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
         tp_tick(c, 1);
         tp_str one = { .data = p, .len = (uint32_t)n, .chars = 1 };
-        bool   word = cp == '_' || tp_is_class(c, &one, "isalnum");
+        bool word = cp == '_' || tp_is_class(c, &one, "isalnum");
         words += word && !inside;
         inside = word;
     }
@@ -122,8 +123,9 @@ static void put_quoted(tp_ctx *c, tp_buf *b, tp_value v, bool query)
     tp_str *s = tp_to_str(c, v).s;
     for (uint32_t i = 0; i < s->len; i++) {
         unsigned char ch = (unsigned char)s->data[i];
-        char          text[4];
-        bool plain = (ch >= '0' && ch <= '9') || ((ch | 0x20) >= 'a' && (ch | 0x20) <= 'z') || (ch && strchr("_.-~", ch));
+        char text[4];
+        bool plain =
+            (ch >= '0' && ch <= '9') || ((ch | 0x20) >= 'a' && (ch | 0x20) <= 'z') || (ch && strchr("_.-~", ch));
         if (plain || (ch == '/' && !query) || (ch == ' ' && query)) {
             tp_putc(c, b, ch == ' ' ? '+' : (char)ch);
             continue;
@@ -135,13 +137,13 @@ static void put_quoted(tp_ctx *c, tp_buf *b, tp_value v, bool query)
 
 static tp_value f_urlencode(tp_ctx *c, tp_call *call)
 {
-    tp_buf   b = { 0 };
+    tp_buf b = { 0 };
     tp_value v = call->self;
     if (v.type == T_STR || !tp_is_iterable(v)) {
         put_quoted(c, &b, v, false);
         return tp_done(c, &b);
     }
-    tp_view  view = { .d = v.d, .kind = VIEW_ITEMS };
+    tp_view view = { .d = v.d, .kind = VIEW_ITEMS };
     tp_list *pairs = tp_items(c, v.type == T_DICT ? (tp_value){ .type = T_VIEW, .view = &view } : v);
     for (uint32_t i = 0; i < pairs->n; i++) {
         tp_list *pair = tp_items(c, pairs->v[i]);
@@ -160,7 +162,8 @@ static tp_value f_abs(tp_ctx *c, tp_call *call)
 {
     bool integral;
     if (call->self.type == T_UNDEFINED) tp_fail_undefined(c, call->self);
-    if (!tp_is_number(call->self, &integral)) tp_fail(c, -EINVAL, "abs needs a number, not %s", tp_type_name(call->self));
+    if (!tp_is_number(call->self, &integral))
+        tp_fail(c, -EINVAL, "abs needs a number, not %s", tp_type_name(call->self));
     if (!integral) return tp_float(fabs(call->self.f));
     int64_t i = 0;
     tp_as_int(call->self, &i);
@@ -171,7 +174,7 @@ static tp_value f_abs(tp_ctx *c, tp_call *call)
 static bool number_text(tp_ctx *c, tp_value v, char *out, size_t size)
 {
     tp_str *s = tp_strip(c, v, tp_none(), true, true).s;
-    size_t  n = 0;
+    size_t n = 0;
     if (!s->len || s->len >= size) return false;
     for (uint32_t i = 0; i < s->len; i++) {
         char ch = s->data[i];
@@ -201,8 +204,11 @@ static bool parse_int(tp_ctx *c, tp_value v, int64_t base, int64_t *out)
 {
     char text[400], *end;
     if (!number_text(c, v, text, sizeof text)) return false;
-    char       *p = text + (text[0] == '-' || text[0] == '+');
-    static const struct { char letter; int base; } PREFIX[] = { { 'b', 2 }, { 'o', 8 }, { 'x', 16 } };
+    char *p = text + (text[0] == '-' || text[0] == '+');
+    static const struct {
+        char letter;
+        int base;
+    } PREFIX[] = { { 'b', 2 }, { 'o', 8 }, { 'x', 16 } };
     for (size_t i = 0; i < NJ_COUNT(PREFIX); i++)
         if (p[0] == '0' && (p[1] | 0x20) == PREFIX[i].letter && (base == PREFIX[i].base || base == 0)) {
             base = PREFIX[i].base;
@@ -220,8 +226,8 @@ static bool parse_int(tp_ctx *c, tp_value v, int64_t base, int64_t *out)
 static tp_value f_int(tp_ctx *c, tp_call *call)
 {
     tp_value otherwise = call->arg[0].type == T_MISSING ? tp_int(0) : call->arg[0], v = call->self;
-    int64_t  base = tp_arg_int(c, call, 1, 10), i;
-    double   f;
+    int64_t base = tp_arg_int(c, call, 1, 10), i;
+    double f;
     if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
     if (v.type == T_BIG) return v;
     if (tp_as_int(v, &i)) return tp_int(i);
@@ -242,8 +248,8 @@ static tp_value f_int(tp_ctx *c, tp_call *call)
 static tp_value f_float(tp_ctx *c, tp_call *call)
 {
     tp_value otherwise = call->arg[0].type == T_MISSING ? tp_float(0) : call->arg[0], v = call->self;
-    bool     integral;
-    double   f;
+    bool integral;
+    double f;
     if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
     if (tp_is_number(v, &integral)) return tp_float(tp_as_double(v));
     if ((v.type == T_STR || v.type == T_BIG) && parse_float(c, tp_of_str(v.s), &f)) return tp_float(f);
@@ -254,7 +260,7 @@ static tp_value f_float(tp_ctx *c, tp_call *call)
 static tp_value round_common(tp_ctx *c, tp_value v, int64_t precision)
 {
     int64_t i;
-    char    text[700];
+    char text[700];
     if (tp_as_int(v, &i)) {
         if (precision >= 0) return tp_int(i);
         if (precision < -18) return tp_int(0);
@@ -277,9 +283,9 @@ static tp_value round_common(tp_ctx *c, tp_value v, int64_t precision)
 
 static tp_value f_round(tp_ctx *c, tp_call *call)
 {
-    tp_str  *method = tp_arg_str(c, call, 1, "common");
-    int64_t  precision = tp_arg_int(c, call, 0, 0);
-    bool     integral;
+    tp_str *method = tp_arg_str(c, call, 1, "common");
+    int64_t precision = tp_arg_int(c, call, 0, 0);
+    bool integral;
     tp_value v = call->self;
     if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
     if (!tp_is_number(v, &integral)) tp_fail(c, -EINVAL, "round needs a number, not %s", tp_type_name(v));
@@ -292,6 +298,7 @@ static tp_value f_round(tp_ctx *c, tp_call *call)
     return tp_float((ceiling ? ceil(scaled) : floor(scaled)) / unit);
 }
 
+// clang-format off
 static const tp_builtin FILTERS[] = {
     { "abs", f_abs, "", 0 },
     { "capitalize", f_case, "", 0 },
@@ -314,6 +321,7 @@ static const tp_builtin FILTERS[] = {
     { "urlencode", f_urlencode, "", 0 },
     { "wordcount", f_wordcount, "", 0 },
 };
+// clang-format on
 
 const tp_builtin *tp_text_filter_find(const char *name, size_t len)
 {

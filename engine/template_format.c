@@ -7,14 +7,14 @@
 
 /* One field: "%-08.3f" or "{:>8,.3f}". */
 typedef struct field {
-    char        fill[4];    /* one character */
-    size_t      fill_len;
-    char        align;      /* '<' '>' '^' '=', 0: by type */
-    char        sign;       /* '+', ' ', or 0 */
-    bool        alternate;  /* '#' */
-    char        group;      /* ',' or '_' between thousands, or 0 */
-    int64_t     width, precision; /* precision -1: none */
-    char        type;       /* 0: by value */
+    char fill[4]; /* one character */
+    size_t fill_len;
+    char align;               /* '<' '>' '^' '=', 0: by type */
+    char sign;                /* '+', ' ', or 0 */
+    bool alternate;           /* '#' */
+    char group;               /* ',' or '_' between thousands, or 0 */
+    int64_t width, precision; /* precision -1: none */
+    char type;                /* 0: by value */
 } field;
 
 enum { PRECISION_MAX = 300 }; /* enough for every digit a double has before its point */
@@ -33,9 +33,9 @@ static int64_t read_number(tp_ctx *c, const char **p, const char *end)
 static void put_padded(tp_ctx *c, tp_buf *b, const field *f, const char *prefix, const char *body, size_t len,
                        size_t chars)
 {
-    size_t  head = strlen(prefix);
+    size_t head = strlen(prefix);
     int64_t missing = f->width - (int64_t)(head + chars);
-    char    align = f->align ? f->align : '>';
+    char align = f->align ? f->align : '>';
     int64_t left = missing <= 0 || align == '<' || align == '=' ? 0 : align == '^' ? missing / 2 : missing;
     tp_pad(c, b, f->fill, f->fill_len, left);
     tp_puts(c, b, prefix);
@@ -60,19 +60,21 @@ static tp_value grouped(tp_ctx *c, const char *body, char group, int size)
 
 static void put_number(tp_ctx *c, tp_buf *b, const field *f, const char *prefix, const char *body)
 {
-    tp_value text = f->group ? grouped(c, body, f->group, f->type && strchr("xXob", f->type) ? 4 : 3) : tp_cstr(c, body);
+    tp_value text =
+        f->group ? grouped(c, body, f->group, f->type && strchr("xXob", f->type) ? 4 : 3) : tp_cstr(c, body);
     put_padded(c, b, f, prefix, text.s->data, text.s->len, text.s->len);
 }
 
 static void put_int_field(tp_ctx *c, tp_buf *b, const field *f, int64_t v)
 {
-    char        digits[72], prefix[4] = { 0 };
-    uint64_t    u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-    size_t      at = sizeof digits - 1, n = 0;
-    unsigned    base = !f->type ? 10 : (f->type | 0x20) == 'x' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
+    char digits[72], prefix[4] = { 0 };
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    size_t at = sizeof digits - 1, n = 0;
+    unsigned base = !f->type ? 10 : (f->type | 0x20) == 'x' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
     const char *set = f->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     digits[at] = '\0';
-    do digits[--at] = set[u % base]; while ((u /= base) != 0);
+    do digits[--at] = set[u % base];
+    while ((u /= base) != 0);
     for (int64_t have = (int64_t)(sizeof digits - 1 - at); have < f->precision && at > 0; have++) digits[--at] = '0';
     if (v < 0 || f->sign) prefix[n++] = v < 0 ? '-' : f->sign;
     if (f->alternate && base != 10) {
@@ -84,10 +86,10 @@ static void put_int_field(tp_ctx *c, tp_buf *b, const field *f, int64_t v)
 
 static void put_float_field(tp_ctx *c, tp_buf *b, const field *f, double v)
 {
-    char    body[720], spec[8] = { '%', 0 }, prefix[2] = { 0 };
-    char    type = f->type ? f->type : 'g';
+    char body[720], spec[8] = { '%', 0 }, prefix[2] = { 0 };
+    char type = f->type ? f->type : 'g';
     int64_t precision = f->precision < 0 ? 6 : f->precision;
-    bool    percent = type == '%';
+    bool percent = type == '%';
     if (signbit(v) && !isnan(v))
         prefix[0] = '-';
     else
@@ -119,7 +121,7 @@ static void put_str_field(tp_ctx *c, tp_buf *b, field f, tp_value s)
 static tp_value as_char(tp_ctx *c, tp_value v)
 {
     int64_t i;
-    tp_buf  b = { 0 };
+    tp_buf b = { 0 };
     if (v.type == T_STR && tp_chars(c, v.s) == 1) return v;
     if (!tp_as_int(v, &i) || i < 0 || i > 0x10FFFF || (i >= 0xD800 && i < 0xE000))
         tp_fail(c, -EINVAL, "%%c needs one character or its number");
@@ -129,13 +131,11 @@ static tp_value as_char(tp_ctx *c, tp_value v)
 
 static void percent_one(tp_ctx *c, tp_buf *b, field f, tp_value v, bool escape)
 {
-    bool    integral;
+    bool integral;
     int64_t i;
-    tp_buf  text = { 0 };
+    tp_buf text = { 0 };
     switch (f.type) {
-    case 's':
-        put_str_field(c, b, f, escape ? tp_escape(c, v) : tp_to_str(c, v));
-        return;
+    case 's': put_str_field(c, b, f, escape ? tp_escape(c, v) : tp_to_str(c, v)); return;
     case 'r':
     case 'a':
         tp_repr(c, &text, v);
@@ -217,9 +217,9 @@ static tp_value percent_spec(tp_ctx *c, const char **p, const char *end, field *
 
 tp_value tp_percent(tp_ctx *c, tp_value format, tp_value args)
 {
-    tp_buf       b = { 0 };
+    tp_buf b = { 0 };
     percent_args a = { .all = args };
-    const char  *p = format.s->data, *end = p + format.s->len;
+    const char *p = format.s->data, *end = p + format.s->len;
     while (p < end) {
         const char *at = memchr(p, '%', (size_t)(end - p));
         tp_put(c, &b, p, (size_t)((at ? at : end) - p));
@@ -252,8 +252,8 @@ tp_value tp_percent(tp_ctx *c, tp_value format, tp_value args)
 
 typedef struct formatter {
     const tp_args *args;
-    int64_t        next;  /* automatic numbering */
-    bool           numbered, safe;
+    int64_t next; /* automatic numbering */
+    bool numbered, safe;
 } formatter;
 
 static tp_value format_text(tp_ctx *c, formatter *x, const char *p, const char *end, int level);
@@ -261,10 +261,10 @@ static tp_value format_text(tp_ctx *c, formatter *x, const char *p, const char *
 static tp_value format_name(tp_ctx *c, formatter *x, const char **p, const char *end)
 {
     const char *start = *p;
-    tp_value    v;
+    tp_value v;
     while (*p < end && !strchr(".[!:", **p)) (*p)++;
     tp_value name = tp_text(c, start, (size_t)(*p - start));
-    int64_t  i = -1;
+    int64_t i = -1;
     if (!name.s->len) {
         i = x->next++;
     } else if (isdigit((unsigned char)*start)) {
@@ -288,13 +288,13 @@ static tp_value format_field(tp_ctx *c, formatter *x, const char **p, const char
 {
     tp_value v = format_name(c, x, p, end);
     while (*p < end && (**p == '.' || **p == '[')) {
-        bool        index = **p == '[';
+        bool index = **p == '[';
         const char *start = ++*p;
         while (*p < end && (index ? **p != ']' : !strchr(".[!:", **p))) (*p)++;
         if (index && *p == end) tp_fail(c, -EINVAL, "']' is missing in a format");
         const char *q = start;
-        int64_t     i = index && q < *p && isdigit((unsigned char)*q) ? read_number(c, &q, *p) : -1;
-        tp_str     *name = tp_text(c, start, (size_t)(*p - start)).s;
+        int64_t i = index && q < *p && isdigit((unsigned char)*q) ? read_number(c, &q, *p) : -1;
+        tp_str *name = tp_text(c, start, (size_t)(*p - start)).s;
         v = index ? tp_get_item(c, v, i >= 0 && q == *p ? tp_int(i) : tp_of_str(name)) : tp_get_attr(c, v, name);
         if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
         if (index) (*p)++;
@@ -304,7 +304,7 @@ static tp_value format_field(tp_ctx *c, formatter *x, const char **p, const char
 
 static field parse_spec(tp_ctx *c, const char *p, const char *end)
 {
-    field  f = { .fill = " ", .fill_len = 1, .precision = -1 };
+    field f = { .fill = " ", .fill_len = 1, .precision = -1 };
     size_t n = 1;
     if (p < end) tp_decode(p, end, &n);
     if (p + n < end && p[n] && strchr("<>^=", p[n])) {
@@ -340,10 +340,10 @@ static field parse_spec(tp_ctx *c, const char *p, const char *end)
 
 static void format_value(tp_ctx *c, tp_buf *b, tp_value v, const char *spec, size_t len, bool safe)
 {
-    bool    integral;
+    bool integral;
     int64_t i;
-    field   f = parse_spec(c, spec, spec + len);
-    bool    number = tp_is_number(v, &integral) && !(v.type == T_BOOL && !len);
+    field f = parse_spec(c, spec, spec + len);
+    bool number = tp_is_number(v, &integral) && !(v.type == T_BOOL && !len);
     if (!number) {
         if (len && v.type != T_STR) tp_fail(c, -EINVAL, "a format specification does not work on %s", tp_type_name(v));
         if (f.type && f.type != 's') tp_fail(c, -EINVAL, "format '%c' does not work on text", f.type);
@@ -367,7 +367,7 @@ static void format_value(tp_ctx *c, tp_buf *b, tp_value v, const char *spec, siz
 /* One replacement field, *p behind its "{"; moved behind its "}". */
 static void format_one(tp_ctx *c, formatter *x, tp_buf *b, const char **p, const char *end, int level)
 {
-    int         open = 1;
+    int open = 1;
     const char *close = *p;
     for (; close < end; close++) {
         open += *close == '{' ? 1 : *close == '}' ? -1 : 0;
@@ -377,7 +377,7 @@ static void format_one(tp_ctx *c, formatter *x, tp_buf *b, const char **p, const
     if (close == end) tp_fail(c, -EINVAL, "'}' is missing in a format");
     tp_value v = format_field(c, x, p, close), spec = tp_cstr(c, "");
     if (*p < close && **p == '!') {
-        char   how = *p + 1 < close ? (*p)[1] : 0;
+        char how = *p + 1 < close ? (*p)[1] : 0;
         tp_buf text = { 0 };
         if (how != 'r' && how != 's') tp_fail(c, -EINVAL, "a conversion must be !r or !s");
         if (how == 'r') tp_repr(c, &text, v);
@@ -414,7 +414,7 @@ static tp_value format_text(tp_ctx *c, formatter *x, const char *p, const char *
 tp_value tp_format(tp_ctx *c, tp_value format, const tp_args *args)
 {
     formatter x = { .args = args, .safe = format.aux };
-    tp_value  r = format_text(c, &x, format.s->data, format.s->data + format.s->len, 0);
+    tp_value r = format_text(c, &x, format.s->data, format.s->data + format.s->len, 0);
     r.aux = format.aux;
     return r;
 }

@@ -11,11 +11,13 @@ const tp_builtin *tp_builtin_find(const tp_builtin *table, size_t n, const char 
     size_t low = 0, high = n;
     while (low < high) {
         size_t mid = (low + high) / 2, have = strlen(table[mid].name);
-        int    sign = memcmp(name, table[mid].name, len < have ? len : have);
+        int sign = memcmp(name, table[mid].name, len < have ? len : have);
         if (!sign) sign = (len > have) - (len < have);
         if (!sign) return &table[mid];
-        if (sign < 0) high = mid;
-        else low = mid + 1;
+        if (sign < 0)
+            high = mid;
+        else
+            low = mid + 1;
     }
     return NULL;
 }
@@ -120,7 +122,10 @@ static tp_value d_setdefault(tp_ctx *c, tp_call *call)
     return v;
 }
 
-static tp_value d_copy(tp_ctx *c, tp_call *call) { return tp_of_dict(tp_dict_copy(c, call->self.d)); }
+static tp_value d_copy(tp_ctx *c, tp_call *call)
+{
+    return tp_of_dict(tp_dict_copy(c, call->self.d));
+}
 
 static tp_value d_clear(__attribute__((unused)) tp_ctx *c, tp_call *call)
 {
@@ -128,6 +133,7 @@ static tp_value d_clear(__attribute__((unused)) tp_ctx *c, tp_call *call)
     return tp_none();
 }
 
+// clang-format off
 static const tp_builtin DICT_METHODS[] = {
     { "clear", d_clear, "", 0 },       { "copy", d_copy, "", 0 },
     { "get", d_get, "key default", 1 }, { "items", d_view, "", 0 },
@@ -135,6 +141,7 @@ static const tp_builtin DICT_METHODS[] = {
     { "popitem", d_popitem, "", 0 },   { "setdefault", d_setdefault, "key default", 1 },
     { "update", d_update, NULL, 0 },   { "values", d_view, "", 0 },
 };
+// clang-format on
 
 /* ---- Lists ---- */
 
@@ -154,7 +161,7 @@ static tp_value l_extend(tp_ctx *c, tp_call *call)
 static tp_value l_insert(tp_ctx *c, tp_call *call)
 {
     tp_list *l = call->self.l;
-    int64_t  at = tp_arg_int(c, call, 0, 0), n = l->n;
+    int64_t at = tp_arg_int(c, call, 0, 0), n = l->n;
     if (at < 0) at = at + n < 0 ? 0 : at + n;
     if (at > n) at = n;
     tp_list_push(c, l, call->arg[1]);
@@ -224,7 +231,10 @@ static tp_value l_reverse(tp_ctx *c, tp_call *call)
     return tp_none();
 }
 
-static tp_value l_copy(tp_ctx *c, tp_call *call) { return tp_get_slice(c, call->self, tp_none(), tp_none(), tp_none()); }
+static tp_value l_copy(tp_ctx *c, tp_call *call)
+{
+    return tp_get_slice(c, call->self, tp_none(), tp_none(), tp_none());
+}
 
 static tp_value l_clear(__attribute__((unused)) tp_ctx *c, tp_call *call)
 {
@@ -240,12 +250,14 @@ static tp_value l_sort(tp_ctx *c, tp_call *call)
     return tp_none();
 }
 
+// clang-format off
 static const tp_builtin LIST_METHODS[] = {
     { "append", l_append, "object", 1 }, { "clear", l_clear, "", 0 },   { "copy", l_copy, "", 0 },
     { "count", l_count, "value", 1 },    { "extend", l_extend, "iterable", 1 }, { "index", l_index, "value", 1 },
     { "insert", l_insert, "index object", 2 }, { "pop", l_pop, "index", 0 }, { "remove", l_remove, "value", 1 },
     { "reverse", l_reverse, "", 0 },     { "sort", l_sort, "reverse", 0 },
 };
+// clang-format on
 
 static const tp_builtin TUPLE_METHODS[] = { { "count", l_count, "value", 1 }, { "index", l_index, "value", 1 } };
 
@@ -262,7 +274,7 @@ static tp_value loop_changed(tp_ctx *c, tp_call *call)
     tp_list *now = tp_list_new(c, call->all.n);
     for (uint32_t i = 0; i < call->all.n; i++) tp_list_push(c, now, call->all.v[i]);
     tp_value v = tp_of_list(T_TUPLE, now);
-    bool     changed = !tp_equal(c, call->self.loop->changed, v);
+    bool changed = !tp_equal(c, call->self.loop->changed, v);
     call->self.loop->changed = v;
     return tp_bool(changed);
 }
@@ -272,7 +284,7 @@ static const tp_builtin LOOP_METHODS[] = { { "changed", loop_changed, NULL, 0 },
 static tp_value cycler_next(__attribute__((unused)) tp_ctx *c, tp_call *call)
 {
     tp_cycler *y = call->self.cycler;
-    tp_value   v = y->items->v[y->pos];
+    tp_value v = y->items->v[y->pos];
     y->pos = (y->pos + 1) % y->items->n;
     return v;
 }
@@ -302,7 +314,7 @@ const tp_builtin *tp_method_find(tp_value v, const char *name, size_t len)
 
 static tp_value g_range(tp_ctx *c, tp_call *call)
 {
-    int64_t   start = tp_arg_int(c, call, 0, 0), stop = tp_arg_int(c, call, 1, 0), step = tp_arg_int(c, call, 2, 1), span;
+    int64_t start = tp_arg_int(c, call, 0, 0), stop = tp_arg_int(c, call, 1, 0), step = tp_arg_int(c, call, 2, 1), span;
     tp_range *r = tp_alloc(c, 1, sizeof *r);
     if (call->arg[1].type == T_MISSING) {
         stop = start;
@@ -348,10 +360,10 @@ static tp_value g_raise(tp_ctx *c, tp_call *call)
 /* As datetime.now().strftime(): a naive time, so %z and %Z are empty, and no fraction of a second. */
 static tp_value g_strftime(tp_ctx *c, tp_call *call)
 {
-    tp_str   *format = tp_arg_str(c, call, 0, NULL);
+    tp_str *format = tp_arg_str(c, call, 0, NULL);
     struct tm now;
-    time_t    t = time(NULL);
-    tp_buf    b = { 0 };
+    time_t t = time(NULL);
+    tp_buf b = { 0 };
     if (c->now)
         now = *c->now;
     else
@@ -368,12 +380,15 @@ static tp_value g_strftime(tp_ctx *c, tp_call *call)
         if ((one[1] == '-' || one[1] == '_' || one[1] == '0' || one[1] == '^' || one[1] == '#') && i + 1 < format->len)
             one[2] = format->data[++i];
         if (one[1] == 'z' || one[1] == 'Z') continue;
-        if (one[1] == 'f') tp_puts(c, &b, "000000");
-        else tp_put(c, &b, text, strftime(text, sizeof text, one, &now));
+        if (one[1] == 'f')
+            tp_puts(c, &b, "000000");
+        else
+            tp_put(c, &b, text, strftime(text, sizeof text, one, &now));
     }
     return tp_done(c, &b);
 }
 
+// clang-format off
 static const tp_builtin GLOBALS[] = {
     { "cycler", g_cycler, NULL, 0 },
     { "dict", g_dict, NULL, 0 },
@@ -383,6 +398,7 @@ static const tp_builtin GLOBALS[] = {
     { "range", g_range, "start stop step", 1 },
     { "strftime_now", g_strftime, "format", 1 },
 };
+// clang-format on
 
 const tp_builtin *tp_global_find(const char *name, size_t len)
 {

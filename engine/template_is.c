@@ -4,21 +4,63 @@
 /* Most tests look at the type alone and need no context. */
 #define IS(name) static tp_value is_##name(__attribute__((unused)) tp_ctx *c, tp_call *call)
 
-static tp_type type_of(const tp_call *call) { return (tp_type)call->self.type; }
+static tp_type type_of(const tp_call *call)
+{
+    return (tp_type)call->self.type;
+}
 
-IS(defined) { return tp_bool(type_of(call) != T_UNDEFINED); }
-IS(undefined) { return tp_bool(type_of(call) == T_UNDEFINED); }
-IS(none) { return tp_bool(type_of(call) == T_NONE); }
-IS(string) { return tp_bool(type_of(call) == T_STR); }
-IS(mapping) { return tp_bool(type_of(call) == T_DICT); }
-IS(boolean) { return tp_bool(type_of(call) == T_BOOL); }
-IS(true) { return tp_bool(type_of(call) == T_BOOL && call->self.b); }
-IS(false) { return tp_bool(type_of(call) == T_BOOL && !call->self.b); }
-IS(integer) { return tp_bool(type_of(call) == T_INT || type_of(call) == T_BIG); }
-IS(float) { return tp_bool(type_of(call) == T_FLOAT); }
-IS(number) { return tp_bool(type_of(call) >= T_BOOL && type_of(call) <= T_FLOAT); }
-IS(iterable) { return tp_bool(tp_is_iterable(call->self)); }
-IS(escaped) { return tp_bool(type_of(call) == T_STR && call->self.aux); }
+IS(defined)
+{
+    return tp_bool(type_of(call) != T_UNDEFINED);
+}
+IS(undefined)
+{
+    return tp_bool(type_of(call) == T_UNDEFINED);
+}
+IS(none)
+{
+    return tp_bool(type_of(call) == T_NONE);
+}
+IS(string)
+{
+    return tp_bool(type_of(call) == T_STR);
+}
+IS(mapping)
+{
+    return tp_bool(type_of(call) == T_DICT);
+}
+IS(boolean)
+{
+    return tp_bool(type_of(call) == T_BOOL);
+}
+IS(true)
+{
+    return tp_bool(type_of(call) == T_BOOL && call->self.b);
+}
+IS(false)
+{
+    return tp_bool(type_of(call) == T_BOOL && !call->self.b);
+}
+IS(integer)
+{
+    return tp_bool(type_of(call) == T_INT || type_of(call) == T_BIG);
+}
+IS(float)
+{
+    return tp_bool(type_of(call) == T_FLOAT);
+}
+IS(number)
+{
+    return tp_bool(type_of(call) >= T_BOOL && type_of(call) <= T_FLOAT);
+}
+IS(iterable)
+{
+    return tp_bool(tp_is_iterable(call->self));
+}
+IS(escaped)
+{
+    return tp_bool(type_of(call) == T_STR && call->self.aux);
+}
 
 IS(sequence)
 {
@@ -33,7 +75,10 @@ IS(callable)
 }
 
 /* The remainder by `by`; fails for what has none. */
-static tp_value remainder_of(tp_ctx *c, tp_call *call, tp_value by) { return tp_binary(c, '%', call->self, by); }
+static tp_value remainder_of(tp_ctx *c, tp_call *call, tp_value by)
+{
+    return tp_binary(c, '%', call->self, by);
+}
 
 static tp_value odd_even(tp_ctx *c, tp_call *call, int want)
 {
@@ -41,8 +86,14 @@ static tp_value odd_even(tp_ctx *c, tp_call *call, int want)
     return tp_bool(tp_equal(c, remainder_of(c, call, tp_int(2)), tp_int(want)));
 }
 
-IS(odd) { return odd_even(c, call, 1); }
-IS(even) { return odd_even(c, call, 0); }
+IS(odd)
+{
+    return odd_even(c, call, 1);
+}
+IS(even)
+{
+    return odd_even(c, call, 0);
+}
 
 IS(divisibleby)
 {
@@ -50,16 +101,37 @@ IS(divisibleby)
     return tp_bool(tp_equal(c, remainder_of(c, call, call->arg[0]), tp_int(0)));
 }
 
-IS(lower) { return tp_bool(tp_is_class(c, tp_to_str(c, call->self).s, "islower")); }
-IS(upper) { return tp_bool(tp_is_class(c, tp_to_str(c, call->self).s, "isupper")); }
+IS(lower)
+{
+    return tp_bool(tp_is_class(c, tp_to_str(c, call->self).s, "islower"));
+}
+IS(upper)
+{
+    return tp_bool(tp_is_class(c, tp_to_str(c, call->self).s, "isupper"));
+}
 
-IS(eq) { return tp_bool(tp_equal(c, call->self, call->arg[0])); }
-IS(ne) { return tp_bool(!tp_equal(c, call->self, call->arg[0])); }
+IS(eq)
+{
+    return tp_bool(tp_equal(c, call->self, call->arg[0]));
+}
+IS(ne)
+{
+    return tp_bool(!tp_equal(c, call->self, call->arg[0]));
+}
 
-static int order(tp_ctx *c, tp_call *call, const char *op) { return tp_order(c, call->self, call->arg[0], op); }
+static int order(tp_ctx *c, tp_call *call, const char *op)
+{
+    return tp_order(c, call->self, call->arg[0], op);
+}
 
-IS(lt) { return tp_bool(order(c, call, "<") < 0); }
-IS(gt) { return tp_bool(order(c, call, ">") == 1); }
+IS(lt)
+{
+    return tp_bool(order(c, call, "<") < 0);
+}
+IS(gt)
+{
+    return tp_bool(order(c, call, ">") == 1);
+}
 
 IS(le)
 {
@@ -72,7 +144,10 @@ IS(ge)
     return tp_bool(sign == 0 || sign == 1);
 }
 
-IS(in) { return tp_bool(tp_contains(c, call->self, call->arg[0])); }
+IS(in)
+{
+    return tp_bool(tp_contains(c, call->self, call->arg[0]));
+}
 
 /* Identity; what Python interns (numbers, short text) counts as identical when equal. */
 IS(sameas)
@@ -95,6 +170,7 @@ IS(test)
     return tp_bool(tp_test_find(name.s->data, name.s->len) != NULL);
 }
 
+// clang-format off
 static const tp_builtin TESTS[] = {
     { "!=", is_ne, "other", 1 },
     { "<", is_lt, "other", 1 },
@@ -136,5 +212,9 @@ static const tp_builtin TESTS[] = {
     { "undefined", is_undefined, "", 0 },
     { "upper", is_upper, "", 0 },
 };
+// clang-format on
 
-const tp_builtin *tp_test_find(const char *name, size_t len) { return tp_builtin_find(TESTS, NJ_COUNT(TESTS), name, len); }
+const tp_builtin *tp_test_find(const char *name, size_t len)
+{
+    return tp_builtin_find(TESTS, NJ_COUNT(TESTS), name, len);
+}

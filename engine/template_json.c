@@ -13,8 +13,9 @@ enum { BIG_MARK_LEN = sizeof BIG_MARK - 1 };
 static const char *scan_number(const char *p, const char *end, bool *big)
 {
     const char *q = p + (*p == '-');
-    bool        whole = true;
-    for (; q < end && (isdigit((unsigned char)*q) || (*q && strchr(".eE+-", *q))); q++) whole &= isdigit((unsigned char)*q) != 0;
+    bool whole = true;
+    for (; q < end && (isdigit((unsigned char)*q) || (*q && strchr(".eE+-", *q))); q++)
+        whole &= isdigit((unsigned char)*q) != 0;
     size_t digits = (size_t)(q - p) - (*p == '-');
     *big = whole && digits > 19;
     if (whole && digits == 19) *big = memcmp(q - 19, *p == '-' ? "9223372036854775808" : "9223372036854775807", 19) > 0;
@@ -25,7 +26,7 @@ static const char *scan_number(const char *p, const char *end, bool *big)
 static bool quote_big(const char *json, size_t len, nj_buf *out)
 {
     const char *p = json, *end = json + len, *done = json;
-    bool        inside = false, big;
+    bool inside = false, big;
     for (; p < end; p++) {
         if (*p == '"') inside = !inside;
         if (inside && *p == '\\') p++;
@@ -50,7 +51,7 @@ static tp_value convert(tp_ctx *c, json_t *j);
 static tp_value convert_str(tp_ctx *c, json_t *j)
 {
     const char *s = json_string_value(j);
-    size_t      len = json_string_length(j);
+    size_t len = json_string_length(j);
     if (len <= BIG_MARK_LEN || memcmp(s, BIG_MARK, BIG_MARK_LEN) != 0) return tp_copy(c, s, len);
     tp_value v = tp_copy(c, s + BIG_MARK_LEN, len - BIG_MARK_LEN);
     v.type = T_BIG;
@@ -93,7 +94,7 @@ static tp_value convert(tp_ctx *c, json_t *j)
 int tp_args_parse(tp_ctx *c, const char *json, size_t len, nj_error *err)
 {
     json_error_t why;
-    nj_buf       text = { 0 };
+    nj_buf text = { 0 };
     if (!quote_big(json, len, &text)) return nj_fail(err, -ENOMEM, "chat template arguments: out of memory");
     json_t *root = json_loadb(text.data ? text.data : "", text.len, JSON_ALLOW_NUL, &why);
     nj_buf_free(&text);

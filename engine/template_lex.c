@@ -4,12 +4,11 @@
 #include "engine/template.h"
 
 #include <stdlib.h>
-#include <utf8proc.h>
 
 typedef struct lexer {
-    tp_ctx     *c;
+    tp_ctx *c;
     const char *p, *end;
-    bool        line_starting; /* the last piece ended with a line break */
+    bool line_starting; /* the last piece ended with a line break */
 } lexer;
 
 static void push(lexer *x, tp_token t)
@@ -24,7 +23,10 @@ static void push(lexer *x, tp_token t)
     c->tok[c->tok_n++] = t;
 }
 
-static void push_kind(lexer *x, tp_tok kind) { push(x, (tp_token){ .kind = kind, .line = x->c->line }); }
+static void push_kind(lexer *x, tp_tok kind)
+{
+    push(x, (tp_token){ .kind = kind, .line = x->c->line });
+}
 
 /* Moves on, counting lines. */
 static void advance(lexer *x, const char *to)
@@ -43,7 +45,7 @@ static const char *strip_back(const char *start, const char *end)
 {
     while (end > start) {
         const char *p = end - 1;
-        size_t      n;
+        size_t n;
         while (p > start && ((unsigned char)*p & 0xC0) == 0x80) p--;
         if (!tp_is_space(tp_decode(p, end, &n))) break;
         end = p;
@@ -86,7 +88,10 @@ static void push_data(lexer *x, const char *tag, char sign, bool print)
     advance(x, tag);
 }
 
-static char sign_at(const lexer *x, const char *p) { return p < x->end && (*p == '-' || *p == '+') ? *p : 0; }
+static char sign_at(const lexer *x, const char *p)
+{
+    return p < x->end && (*p == '-' || *p == '+') ? *p : 0;
+}
 
 /* Is this "{% raw %}" or "{% endraw %}" (word)? Returns the place behind the word, or NULL. */
 static const char *keyword_tag(const lexer *x, const char *tag, const char *word)
@@ -145,7 +150,7 @@ static const char DECIMAL[] = "0123456789";
 static const char *float_end(const char *p, const char *end)
 {
     const char *q = digits(p, end, DECIMAL), *r;
-    bool        is_float = false;
+    bool is_float = false;
     if (q == p) return NULL;
     if (q < end && *q == '.' && (r = digits(q + 1, end, DECIMAL)) > q + 1) {
         q = r;
@@ -164,11 +169,14 @@ static const char *float_end(const char *p, const char *end)
 
 static void lex_number(lexer *x)
 {
-    static const struct { char letter; int base; const char *set; } PREFIX[] = {
-        { 'b', 2, "01" }, { 'o', 8, "01234567" }, { 'x', 16, "0123456789abcdefABCDEF" } };
+    static const struct {
+        char letter;
+        int base;
+        const char *set;
+    } PREFIX[] = { { 'b', 2, "01" }, { 'o', 8, "01234567" }, { 'x', 16, "0123456789abcdefABCDEF" } };
     const char *p = x->p, *start = p, *q = p[-1] == '.' ? NULL : float_end(p, x->end);
-    tp_token    t = { .kind = q ? TK_FLOAT : TK_INT, .line = x->c->line };
-    int         base = 10;
+    tp_token t = { .kind = q ? TK_FLOAT : TK_INT, .line = x->c->line };
+    int base = 10;
     if (!q) {
         q = *p == '0' ? digits(p, x->end, "0") : digits(p, x->end, DECIMAL);
         for (size_t i = 0; i < NJ_COUNT(PREFIX) && *p == '0' && p + 1 < x->end; i++) {
@@ -181,7 +189,7 @@ static void lex_number(lexer *x)
             q = e;
         }
     }
-    char   text[400];
+    char text[400];
     size_t n = 0;
     for (const char *s = start; s < q; s++) {
         if (*s == '_') continue;
@@ -202,18 +210,19 @@ static int32_t hex_escape(lexer *x, const char **p, const char *end, int count)
     int32_t v = 0;
     for (int i = 0; i < count; i++, (*p)++) {
         char d = *p < end ? **p : 0;
-        int  k = d >= '0' && d <= '9' ? d - '0' : (d | 0x20) >= 'a' && (d | 0x20) <= 'f' ? (d | 0x20) - 'a' + 10 : -1;
+        int k = d >= '0' && d <= '9' ? d - '0' : (d | 0x20) >= 'a' && (d | 0x20) <= 'f' ? (d | 0x20) - 'a' + 10 : -1;
         if (k < 0 || v > 0x10FFFF) tp_fail(x->c, -EINVAL, "a string has a broken \\x, \\u or \\U escape");
         v = v << 4 | k;
     }
     return v;
 }
 
-/* The character of an escape whose letter is at *p, moved behind it; -1: the escape stands for nothing, -2: no escape. */
+/* The character of an escape whose letter is at *p, moved behind it.
+ * -1: the escape stands for nothing, -2: it is none. */
 static int32_t escape_char(lexer *x, const char **p, const char *end)
 {
     static const char FROM[] = "abfnrtv\\'\"", TO[] = "\a\b\f\n\r\t\v\\'\"";
-    char        letter = *(*p)++;
+    char letter = *(*p)++;
     const char *at = letter ? strchr(FROM, letter) : NULL;
     if (at) return TO[at - FROM];
     if (letter == '\n') return -1;
@@ -228,7 +237,7 @@ static int32_t escape_char(lexer *x, const char **p, const char *end)
     int32_t v = hex_escape(x, p, end, count);
     if (v >= 0xD800 && v < 0xDC00 && end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u') {
         const char *q = *p + 2;
-        int32_t     low = hex_escape(x, &q, end, 4);
+        int32_t low = hex_escape(x, &q, end, 4);
         if (low >= 0xDC00 && low < 0xE000) {
             *p = q;
             return 0x10000 + ((v - 0xD800) << 10) + (low - 0xDC00);
@@ -242,8 +251,8 @@ static int32_t escape_char(lexer *x, const char **p, const char *end)
 static void lex_string(lexer *x)
 {
     const char *p = x->p + 1, quote = *x->p;
-    tp_token    t = { .kind = TK_STRING, .line = x->c->line };
-    bool        plain = true;
+    tp_token t = { .kind = TK_STRING, .line = x->c->line };
+    bool plain = true;
     for (; p < x->end && *p != quote; p++)
         if (*p == '\\') {
             plain = false;
@@ -264,7 +273,7 @@ static void lex_string(lexer *x)
                 continue;
             }
             const char *letter = ++p;
-            int32_t     cp = escape_char(x, &p, stop);
+            int32_t cp = escape_char(x, &p, stop);
             if (cp >= 0) {
                 tp_putcp(x->c, &b, cp);
             } else if (cp == -2) { /* Python keeps the backslash of an unknown escape */
@@ -282,23 +291,16 @@ static void lex_string(lexer *x)
     advance(x, stop + 1);
 }
 
-static bool name_char(int32_t cp)
-{
-    if (cp < 0x80) return cp == '_' || (cp >= '0' && cp <= '9') || ((cp | 0x20) >= 'a' && (cp | 0x20) <= 'z');
-    utf8proc_category_t k = utf8proc_category(cp);
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO) || k == UTF8PROC_CATEGORY_PC;
-}
-
 /* Pushes the operator at x->p; brackets are checked against `open`, a stack of the closing ones expected. */
 static void lex_operator(lexer *x, tp_buf *open)
 {
     static const char TWO[][3] = { "//", "**", "==", "!=", ">=", "<=" };
     const char *p = x->p;
-    tp_token    t = { .kind = TK_OP, .line = x->c->line, .op = (unsigned char)*p };
+    tp_token t = { .kind = TK_OP, .line = x->c->line, .op = (unsigned char)*p };
     for (size_t i = 0; i < NJ_COUNT(TWO); i++)
         if (starts(p, x->end, TWO[i])) t.op = TP_OP(TWO[i][0], TWO[i][1]);
-    size_t      n = 1;
-    int32_t     cp = tp_decode(p, x->end, &n);
+    size_t n = 1;
+    int32_t cp = tp_decode(p, x->end, &n);
     if (t.op < 0x100 && (cp >= 0x80 || !*p || !strchr("+-/*%~[](){}><=.:|,;", *p)))
         tp_fail(x->c, -EINVAL, "unexpected character '%.*s'", (int)n, p);
     if (*p == '(' || *p == '[' || *p == '{') {
@@ -315,8 +317,8 @@ static void lex_operator(lexer *x, tp_buf *open)
 /* Tokens up to the end of a tag, which is `close`. */
 static void lex_tag(lexer *x, const char *close)
 {
-    tp_buf   open = { 0 };
-    bool     print = close[0] == '}';
+    tp_buf open = { 0 };
+    bool print = close[0] == '}';
     uint32_t line = x->c->line;
     while (x->p < x->end) {
         const char *after = open.len ? NULL : tag_end(x->p, x->end, close, !print);
@@ -326,15 +328,15 @@ static void lex_tag(lexer *x, const char *close)
             x->line_starting = after[-1] == '\n';
             return;
         }
-        size_t  n;
+        size_t n;
         int32_t cp = tp_decode(x->p, x->end, &n);
         if (tp_is_space(cp)) {
             advance(x, x->p + n);
         } else if (cp >= '0' && cp <= '9') {
             lex_number(x);
-        } else if (name_char(cp)) {
+        } else if (tp_is_name_char(cp)) {
             const char *start = x->p;
-            for (; x->p < x->end && name_char(tp_decode(x->p, x->end, &n)); x->p += n) tp_tick(x->c, 1);
+            for (; x->p < x->end && tp_is_name_char(tp_decode(x->p, x->end, &n)); x->p += n) tp_tick(x->c, 1);
             tp_value text = tp_text(x->c, start, (size_t)(x->p - start));
             push(x, (tp_token){ .kind = TK_NAME, .line = x->c->line, .value = text });
         } else if (cp == '\'' || cp == '"') {
@@ -371,11 +373,11 @@ void tp_lex(tp_ctx *c, const char *source, size_t len)
             push_data(&x, tag, '+', true);
             break;
         }
-        bool        print = tag[1] == '{';
+        bool print = tag[1] == '{';
         const char *raw = tag[1] == '%' ? keyword_tag(&x, tag, "raw") : NULL;
         const char *raw_body = raw && !starts(raw, x.end, "+") ? tag_end(raw, x.end, "%}", false) : NULL;
         if (raw_body && raw_body[-1] == '\n' && *raw != '-') raw_body--; /* raw keeps its first line break */
-        char        sign = sign_at(&x, tag + 2), kind = tag[1];
+        char sign = sign_at(&x, tag + 2), kind = tag[1];
         push_data(&x, tag, sign, print);
         x.line_starting = false;
         if (raw_body) {

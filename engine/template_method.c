@@ -50,9 +50,9 @@ static bool window(tp_ctx *c, tp_call *call, size_t *from, size_t *to)
 
 static tp_value m_affix(tp_ctx *c, tp_call *call)
 {
-    size_t   from, to;
+    size_t from, to;
     tp_value any = call->arg[0], one = any;
-    bool     starts = call->name[0] == 's';
+    bool starts = call->name[0] == 's';
     if (any.type != T_TUPLE) tp_arg_str(c, call, 0, NULL);
     if (!window(c, call, &from, &to)) return tp_bool(false);
     uint32_t n = any.type == T_TUPLE ? any.l->n : 1;
@@ -61,7 +61,8 @@ static tp_value m_affix(tp_ctx *c, tp_call *call)
         if (one.type != T_STR) tp_fail(c, -EINVAL, "%s needs text, not %s", call->name, tp_type_name(one));
         tp_tick(c, 1 + one.s->len / 64);
         if (one.s->len > to - from) continue;
-        if (memcmp(call->self.s->data + (starts ? from : to - one.s->len), one.s->data, one.s->len) == 0) return tp_bool(true);
+        if (memcmp(call->self.s->data + (starts ? from : to - one.s->len), one.s->data, one.s->len) == 0)
+            return tp_bool(true);
     }
     return tp_bool(false);
 }
@@ -69,9 +70,9 @@ static tp_value m_affix(tp_ctx *c, tp_call *call)
 /* find rfind index rindex */
 static tp_value m_find(tp_ctx *c, tp_call *call)
 {
-    size_t  from, to;
+    size_t from, to;
     tp_str *what = tp_arg_str(c, call, 0, NULL), *s = call->self.s;
-    bool    right = call->name[0] == 'r', must = strstr(call->name, "index") != NULL;
+    bool right = call->name[0] == 'r', must = strstr(call->name, "index") != NULL;
     int64_t at = -1;
     if (window(c, call, &from, &to)) {
         at = right ? tp_rfind(c, s->data + from, to - from, what->data, what->len)
@@ -84,16 +85,20 @@ static tp_value m_find(tp_ctx *c, tp_call *call)
 
 static tp_value m_count(tp_ctx *c, tp_call *call)
 {
-    size_t  from, to;
+    size_t from, to;
     tp_str *what = tp_arg_str(c, call, 0, NULL), *s = call->self.s;
     int64_t n = 0, at;
     if (!window(c, call, &from, &to)) return tp_int(0);
     if (!what->len) return tp_int((int64_t)tp_chars(c, tp_substr(c, call->self, from, to).s) + 1);
-    for (; (at = tp_find(c, s->data + from, to - from, what->data, what->len)) >= 0; n++) from += (size_t)at + what->len;
+    for (; (at = tp_find(c, s->data + from, to - from, what->data, what->len)) >= 0; n++)
+        from += (size_t)at + what->len;
     return tp_int(n);
 }
 
-static tp_value maybe_escape(tp_ctx *c, const tp_call *call, tp_value v) { return call->self.aux ? tp_escape(c, v) : v; }
+static tp_value maybe_escape(tp_ctx *c, const tp_call *call, tp_value v)
+{
+    return call->self.aux ? tp_escape(c, v) : v;
+}
 
 static tp_value m_replace(tp_ctx *c, tp_call *call)
 {
@@ -105,7 +110,7 @@ static tp_value m_replace(tp_ctx *c, tp_call *call)
 
 static tp_value m_join(tp_ctx *c, tp_call *call)
 {
-    tp_buf   b = { 0 };
+    tp_buf b = { 0 };
     tp_list *l = tp_items(c, call->arg[0]);
     for (uint32_t i = 0; i < l->n; i++) {
         if (l->v[i].type != T_STR)
@@ -117,14 +122,20 @@ static tp_value m_join(tp_ctx *c, tp_call *call)
     return like_self(call, tp_done(c, &b));
 }
 
-static tp_value m_class(tp_ctx *c, tp_call *call) { return tp_bool(tp_is_class(c, call->self.s, call->name)); }
+static tp_value m_class(tp_ctx *c, tp_call *call)
+{
+    return tp_bool(tp_is_class(c, call->self.s, call->name));
+}
 
-static tp_value m_format(tp_ctx *c, tp_call *call) { return tp_format(c, call->self, &call->all); }
+static tp_value m_format(tp_ctx *c, tp_call *call)
+{
+    return tp_format(c, call->self, &call->all);
+}
 
 static tp_value m_remove_affix(tp_ctx *c, tp_call *call)
 {
     tp_str *what = tp_arg_str(c, call, 0, NULL), *s = call->self.s;
-    bool    prefix = strcmp(call->name, "removeprefix") == 0;
+    bool prefix = strcmp(call->name, "removeprefix") == 0;
     tp_tick(c, what->len / 64);
     if (what->len > s->len) return call->self;
     if (memcmp(s->data + (prefix ? 0 : s->len - what->len), what->data, what->len) != 0) return call->self;
@@ -133,9 +144,9 @@ static tp_value m_remove_affix(tp_ctx *c, tp_call *call)
 
 static tp_value m_zfill(tp_ctx *c, tp_call *call)
 {
-    tp_buf  b = { 0 };
+    tp_buf b = { 0 };
     tp_str *s = call->self.s;
-    bool    sign = s->len && (s->data[0] == '+' || s->data[0] == '-');
+    bool sign = s->len && (s->data[0] == '+' || s->data[0] == '-');
     if (sign) tp_putc(c, &b, s->data[0]);
     tp_pad(c, &b, "0", 1, tp_arg_int(c, call, 0, 0) - (int64_t)tp_chars(c, s));
     tp_put(c, &b, s->data + sign, s->len - sign);
@@ -145,7 +156,7 @@ static tp_value m_zfill(tp_ctx *c, tp_call *call)
 /* ljust rjust center */
 static tp_value m_justify(tp_ctx *c, tp_call *call)
 {
-    tp_buf  b = { 0 };
+    tp_buf b = { 0 };
     tp_str *fill = tp_arg_str(c, call, 1, " ");
     int64_t width = tp_arg_int(c, call, 0, 0), have = tp_chars(c, call->self.s);
     int64_t missing = width > have ? width - have : 0, left = call->name[0] == 'r' ? missing : 0;
@@ -161,9 +172,10 @@ static tp_value m_justify(tp_ctx *c, tp_call *call)
 static tp_value m_partition(tp_ctx *c, tp_call *call)
 {
     tp_str *sep = tp_arg_str(c, call, 0, NULL), *s = call->self.s;
-    bool    right = call->name[0] == 'r';
+    bool right = call->name[0] == 'r';
     if (!sep->len) tp_fail(c, -EINVAL, "%s needs a separator that is not empty", call->name);
-    int64_t  at = right ? tp_rfind(c, s->data, s->len, sep->data, sep->len) : tp_find(c, s->data, s->len, sep->data, sep->len);
+    int64_t at =
+        right ? tp_rfind(c, s->data, s->len, sep->data, sep->len) : tp_find(c, s->data, s->len, sep->data, sep->len);
     tp_list *l = tp_list_new(c, 3);
     tp_value empty = like_self(call, tp_cstr(c, ""));
     tp_list_push(c, l, at >= 0 ? tp_substr(c, call->self, 0, (size_t)at) : right ? empty : call->self);
@@ -174,10 +186,10 @@ static tp_value m_partition(tp_ctx *c, tp_call *call)
 
 static tp_value m_expandtabs(tp_ctx *c, tp_call *call)
 {
-    tp_buf      b = { 0 };
-    int64_t     size = tp_arg_int(c, call, 0, 8), column = 0;
+    tp_buf b = { 0 };
+    int64_t size = tp_arg_int(c, call, 0, 8), column = 0;
     const char *end = call->self.s->data + call->self.s->len;
-    size_t      n;
+    size_t n;
     for (const char *p = call->self.s->data; p < end; p += n) {
         tp_decode(p, end, &n);
         if (*p == '\t') {
@@ -193,6 +205,7 @@ static tp_value m_expandtabs(tp_ctx *c, tp_call *call)
     return like_self(call, tp_done(c, &b));
 }
 
+// clang-format off
 static const tp_builtin METHODS[] = {
     { "capitalize", m_case, "", 0 },
     { "casefold", m_case, "", 0 },
@@ -237,6 +250,7 @@ static const tp_builtin METHODS[] = {
     { "upper", m_case, "", 0 },
     { "zfill", m_zfill, "width", 1 },
 };
+// clang-format on
 
 const tp_builtin *tp_str_method(const char *name, size_t len)
 {

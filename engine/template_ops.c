@@ -8,7 +8,7 @@
 /* A growing buffer that several strings may lie in: whoever ends at `used` can be extended without a copy, so that a
  * template that gathers its output in a variable costs what it writes and not its square. */
 typedef struct tp_rope {
-    char  *data;
+    char *data;
     size_t used, cap;
 } tp_rope;
 
@@ -16,7 +16,7 @@ tp_value tp_concat(tp_ctx *c, tp_value a, tp_value b)
 {
     if (!b.s->len) return tp_of_str(a.s);
     if (!a.s->len) return tp_of_str(b.s);
-    size_t   len = (size_t)a.s->len + b.s->len;
+    size_t len = (size_t)a.s->len + b.s->len;
     tp_rope *r = a.s->rope;
     tp_tick(c, 1 + b.s->len / 64);
     if (!r || a.s->data + a.s->len != r->data + r->used || r->cap - r->used < b.s->len) {
@@ -71,7 +71,10 @@ static _Noreturn void fail_operands(tp_ctx *c, unsigned op, tp_value a, tp_value
     tp_fail(c, -EINVAL, "'%s' does not work between %s and %s", op_name(op), tp_type_name(a), tp_type_name(b));
 }
 
-static _Noreturn void fail_overflow(tp_ctx *c) { tp_fail(c, -ERANGE, "an integer grows beyond 64 bits"); }
+static _Noreturn void fail_overflow(tp_ctx *c)
+{
+    tp_fail(c, -ERANGE, "an integer grows beyond 64 bits");
+}
 
 static int64_t int_power(tp_ctx *c, int64_t base, int64_t exponent)
 {
@@ -87,7 +90,7 @@ static int64_t int_power(tp_ctx *c, int64_t base, int64_t exponent)
 static tp_value int_binary(tp_ctx *c, unsigned op, int64_t a, int64_t b)
 {
     int64_t r = 0;
-    bool    over = false;
+    bool over = false;
     if (b == 0 && (op == '%' || op == TP_OP('/', '/'))) tp_fail(c, -EINVAL, "division by zero");
     switch (op) {
     case '+': over = __builtin_add_overflow(a, b, &r); break;
@@ -156,11 +159,14 @@ static tp_value repeat(tp_ctx *c, tp_value v, int64_t times)
     return tp_of_list((tp_type)v.type, l);
 }
 
-static bool is_sequence(tp_value v) { return v.type == T_STR || v.type == T_LIST || v.type == T_TUPLE; }
+static bool is_sequence(tp_value v)
+{
+    return v.type == T_STR || v.type == T_LIST || v.type == T_TUPLE;
+}
 
 tp_value tp_binary(tp_ctx *c, unsigned op, tp_value a, tp_value b)
 {
-    bool    ia, ib;
+    bool ia, ib;
     int64_t i, j;
     if (tp_is_number(a, &ia) && tp_is_number(b, &ib)) {
         if (ia && ib && op != '/' && tp_as_int(a, &i) && tp_as_int(b, &j) && !(op == TP_OP('*', '*') && j < 0))
@@ -244,7 +250,7 @@ tp_value tp_get_attr(tp_ctx *c, tp_value v, tp_str *name)
 
 tp_value tp_get_item(tp_ctx *c, tp_value v, tp_value key)
 {
-    int64_t  i;
+    int64_t i;
     tp_value found;
     if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
     if (v.type == T_DICT && key.type != T_LIST && key.type != T_DICT && tp_dict_get(c, v.d, key, &found)) return found;

@@ -105,7 +105,7 @@ static void parse_signature(tp_ctx *c, tp_node *n)
 static void parse_macro_body(tp_ctx *c, tp_node *n, const char *end)
 {
     unsigned outer = c->special;
-    int      loops = c->loops;
+    int loops = c->loops;
     c->special = 0;
     c->loops = 0;
     n->body = parse_until(c, end);
@@ -206,16 +206,18 @@ static tp_node *parse_jump(tp_ctx *c, tp_node *n)
 
 static tp_node *parse_statement(tp_ctx *c)
 {
+    // clang-format off
     static const struct { const char *tag; tp_node *(*parse)(tp_ctx *, tp_node *); } STATEMENTS[] = {
         { "for", parse_for },           { "if", parse_if },       { "set", parse_set },
         { "macro", parse_macro },       { "call", parse_call_block }, { "filter", parse_filter_block },
         { "with", parse_with },         { "block", parse_block }, { "print", parse_print },
         { "generation", parse_generation }, { "break", parse_jump }, { "continue", parse_jump },
     };
-    static const char *const NOT_SUPPORTED[] = { "include", "import", "from", "extends", "autoescape", "do", "trans",
-                                                 "debug" };
+    // clang-format on
+    static const char *const NOT_SUPPORTED[] = { "include",    "import", "from",  "extends",
+                                                 "autoescape", "do",     "trans", "debug" };
     if (tp_peek(c, 0)->kind != TK_NAME) tp_unexpected(c, "the name of a tag");
-    tp_str  *tag = tp_expect_name(c);
+    tp_str *tag = tp_expect_name(c);
     tp_node *n = tp_node_new(c, N_BODY, c->line);
     for (size_t i = 0; i < NJ_COUNT(STATEMENTS); i++) {
         if (!tp_is(tag, STATEMENTS[i].tag)) continue;
@@ -275,7 +277,8 @@ tp_node *tp_parse(tp_ctx *c)
     if (c->unknown) {
         tp_str *name = c->unknown_at.value.s;
         c->line = c->unknown_at.line;
-        tp_fail(c, -EINVAL, "there is no %s named '%.*s'", c->unknown, name->len > 60 ? 60 : (int)name->len, name->data);
+        tp_fail(c, -EINVAL, "there is no %s named '%.*s'", c->unknown, name->len > 60 ? 60 : (int)name->len,
+                name->data);
     }
     return body;
 }

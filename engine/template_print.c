@@ -4,12 +4,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <utf8proc.h>
 
 void tp_put_int(tp_ctx *c, tp_buf *b, int64_t i)
 {
     char text[24];
-    int  n = snprintf(text, sizeof text, "%" PRId64, i);
+    int n = snprintf(text, sizeof text, "%" PRId64, i);
     tp_put(c, b, text, (size_t)n);
 }
 
@@ -23,7 +22,7 @@ void tp_put_float(tp_ctx *c, tp_buf *b, double f)
     }
     /* Digits behind the first: what fits in 15 in all is found with 15 and zeros at the end; subnormals have fewer. */
     bool subnormal = fabs(f) < 2.3e-308;
-    int  precision = subnormal ? 0 : 14;
+    int precision = subnormal ? 0 : 14;
     tp_tick(c, subnormal ? 1000 : 40);
     for (; precision < 16; precision++) {
         snprintf(text, sizeof text, "%.*e", precision, f);
@@ -56,19 +55,12 @@ void tp_put_float(tp_ctx *c, tp_buf *b, double f)
 
 /* ---- repr ---- */
 
-static bool printable(int32_t cp)
-{
-    if (cp < 0x80) return cp >= 0x20 && cp < 0x7F;
-    utf8proc_category_t k = utf8proc_category(cp);
-    return k != UTF8PROC_CATEGORY_CN && k < UTF8PROC_CATEGORY_ZS; /* not separators, controls, formats, surrogates */
-}
-
 static void repr_str(tp_ctx *c, tp_buf *b, const tp_value v)
 {
     const tp_str *s = v.s;
-    const char   *end = s->data + s->len;
-    char          quote = memchr(s->data, '\'', s->len) && !memchr(s->data, '"', s->len) ? '"' : '\'', text[16];
-    size_t        n;
+    const char *end = s->data + s->len;
+    char quote = memchr(s->data, '\'', s->len) && !memchr(s->data, '"', s->len) ? '"' : '\'', text[16];
+    size_t n;
     tp_tick(c, s->len / 4);
     if (v.aux) tp_puts(c, b, "Markup(");
     tp_putc(c, b, quote);
@@ -79,7 +71,7 @@ static void repr_str(tp_ctx *c, tp_buf *b, const tp_value v)
             tp_putc(c, b, (char)cp);
         } else if (cp == '\n' || cp == '\r' || cp == '\t') {
             tp_puts(c, b, cp == '\n' ? "\\n" : cp == '\r' ? "\\r" : "\\t");
-        } else if (!printable(cp)) {
+        } else if (!tp_is_printable(cp)) {
             const char *format = cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x";
             snprintf(text, sizeof text, format, (unsigned)cp);
             tp_puts(c, b, text);
@@ -216,8 +208,8 @@ static void json_str(tp_ctx *c, tp_buf *b, const tp_str *s, bool ascii)
 {
     static const char FROM[] = "\"\\\n\r\t\b\f", TO[] = "\"\\nrtbf";
     const char *end = s->data + s->len, *plain = s->data, *p = plain;
-    char        text[16];
-    size_t      n;
+    char text[16];
+    size_t n;
     tp_putc(c, b, '"');
     for (; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
@@ -230,7 +222,8 @@ static void json_str(tp_ctx *c, tp_buf *b, const tp_str *s, bool ascii)
             tp_putc(c, b, '\\');
             tp_putc(c, b, TO[at - FROM]);
         } else if (cp >= 0x10000) {
-            snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xD7C0 + (unsigned)(cp >> 10), 0xDC00 | (unsigned)(cp & 0x3FF));
+            snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xD7C0 + (unsigned)(cp >> 10),
+                     0xDC00 | (unsigned)(cp & 0x3FF));
             tp_puts(c, b, text);
         } else {
             snprintf(text, sizeof text, "\\u%04x", (unsigned)cp);
@@ -264,11 +257,16 @@ static void json_key(tp_ctx *c, tp_buf *b, tp_value key, bool ascii)
         return;
     }
     tp_putc(c, b, '"');
-    if (key.type == T_NONE) tp_puts(c, b, "null");
-    else if (key.type == T_BOOL) tp_puts(c, b, key.b ? "true" : "false");
-    else if (key.type == T_FLOAT) json_float(c, b, key.f);
-    else if (key.type == T_INT || key.type == T_BIG) tp_write(c, b, key);
-    else tp_fail(c, -EINVAL, "tojson: a key must be text or a number, not %s", tp_type_name(key));
+    if (key.type == T_NONE)
+        tp_puts(c, b, "null");
+    else if (key.type == T_BOOL)
+        tp_puts(c, b, key.b ? "true" : "false");
+    else if (key.type == T_FLOAT)
+        json_float(c, b, key.f);
+    else if (key.type == T_INT || key.type == T_BIG)
+        tp_write(c, b, key);
+    else
+        tp_fail(c, -EINVAL, "tojson: a key must be text or a number, not %s", tp_type_name(key));
     tp_putc(c, b, '"');
 }
 
@@ -291,7 +289,7 @@ static void json_dict(tp_ctx *c, tp_buf *b, const tp_dict *d, const tp_json_styl
     tp_list *entries = tp_items(c, tp_of_dict((tp_dict *)d));
     if (style->sorted) {
         const tp_builtin *sort = tp_filter_find("sort", 4);
-        tp_value          yes[] = { tp_bool(false), tp_bool(true) }; /* upwards, case matters */
+        tp_value yes[] = { tp_bool(false), tp_bool(true) }; /* upwards, case matters */
         entries = tp_invoke(c, sort, tp_of_list(T_LIST, entries), &(tp_args){ .v = yes, .n = 2 }).l;
     }
     tp_putc(c, b, '{');
@@ -327,4 +325,7 @@ static void json_any(tp_ctx *c, tp_buf *b, tp_value v, const tp_json_style *styl
     c->depth--;
 }
 
-void tp_json(tp_ctx *c, tp_buf *b, tp_value v, const tp_json_style *style) { json_any(c, b, v, style, 0); }
+void tp_json(tp_ctx *c, tp_buf *b, tp_value v, const tp_json_style *style)
+{
+    json_any(c, b, v, style, 0);
+}

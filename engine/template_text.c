@@ -1,4 +1,5 @@
-/* Text as code points: counting, slicing, case, classes, and the splitting and replacing that methods and filters share. */
+/* Text as code points: counting, slicing, case, classes, and the splitting and replacing that methods and filters
+ * share. */
 #include "engine/template.h"
 
 #include <utf8proc.h>
@@ -6,7 +7,7 @@
 int32_t tp_decode(const char *p, const char *end, size_t *len)
 {
     const unsigned char *s = (const unsigned char *)p;
-    size_t               n = s[0] < 0x80 ? 1 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
+    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
     if (n > (size_t)(end - p)) n = (size_t)(end - p);
     *len = n;
     if (n == 1) return s[0];
@@ -21,6 +22,32 @@ bool tp_is_space(int32_t cp)
     if (cp < 0x80) return (cp >= 9 && cp <= 13) || (cp >= 28 && cp <= 32);
     return cp == 0x85 || cp == 0xA0 || cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 ||
            cp == 0x202F || cp == 0x205F || cp == 0x3000;
+}
+
+bool tp_is_name_char(int32_t cp)
+{
+    if (cp < 0x80) return cp == '_' || (cp >= '0' && cp <= '9') || ((cp | 0x20) >= 'a' && (cp | 0x20) <= 'z');
+    utf8proc_category_t k = utf8proc_category(cp);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO) || k == UTF8PROC_CATEGORY_PC;
+}
+
+bool tp_is_printable(int32_t cp)
+{
+    if (cp < 0x80) return cp >= 0x20 && cp < 0x7F;
+    utf8proc_category_t k = utf8proc_category(cp);
+    return k != UTF8PROC_CATEGORY_CN && k < UTF8PROC_CATEGORY_ZS; /* not separators, controls, formats, surrogates */
+}
+
+size_t tp_utf8_valid(const char *s, size_t len)
+{
+    utf8proc_int32_t cp;
+    size_t i = 0;
+    while (i < len) {
+        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(len - i), &cp);
+        if (n <= 0) break;
+        i += (size_t)n;
+    }
+    return i;
 }
 
 uint32_t tp_chars(tp_ctx *c, tp_str *s)
@@ -55,9 +82,10 @@ tp_value tp_substr(tp_ctx *c, tp_value of, size_t from, size_t to)
 /* `count` characters from `start`, `step` apart; the caller has clipped all of them to the string. */
 tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_t step, int64_t count)
 {
-    if (step == 1) return tp_substr(c, v, tp_byte_at(c, v.s, start), count ? tp_byte_at(c, v.s, stop) : tp_byte_at(c, v.s, start));
+    if (step == 1)
+        return tp_substr(c, v, tp_byte_at(c, v.s, start), count ? tp_byte_at(c, v.s, stop) : tp_byte_at(c, v.s, start));
     tp_buf b = { 0 };
-    bool   ascii = tp_chars(c, v.s) == v.s->len;
+    bool ascii = tp_chars(c, v.s) == v.s->len;
     size_t at = count ? tp_byte_at(c, v.s, start) : 0, n;
     for (int64_t i = 0; i < count; i++) {
         tp_decode(v.s->data + at, v.s->data + v.s->len, &n);
@@ -68,8 +96,12 @@ tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_
             at = (size_t)((int64_t)at + step);
             continue;
         }
-        for (int64_t k = step; k > 0; k--) do at++; while (((unsigned char)v.s->data[at] & 0xC0) == 0x80);
-        for (int64_t k = step; k < 0; k++) do at--; while (((unsigned char)v.s->data[at] & 0xC0) == 0x80);
+        for (int64_t k = step; k > 0; k--) do
+                at++;
+            while (((unsigned char)v.s->data[at] & 0xC0) == 0x80);
+        for (int64_t k = step; k < 0; k++) do
+                at--;
+            while (((unsigned char)v.s->data[at] & 0xC0) == 0x80);
     }
     tp_value r = tp_done(c, &b);
     r.aux = v.aux;
@@ -79,6 +111,7 @@ tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_
 /* ---- Case ---- */
 
 /* Upper case of more than one character, and what title case makes of it (Unicode SpecialCasing). */
+// clang-format off
 static const struct { int32_t cp; const char *upper, *title; } LONG_UPPER[] = {
     { 0xDF, "SS", "Ss" },        { 0x149, "\u02BCN", "\u02BCN" }, { 0x1F0, "J\u030C", "J\u030C" },
     { 0x390, "\u0399\u0308\u0301", "\u0399\u0308\u0301" },     { 0x3B0, "\u03A5\u0308\u0301", "\u03A5\u0308\u0301" },
@@ -87,6 +120,7 @@ static const struct { int32_t cp; const char *upper, *title; } LONG_UPPER[] = {
     { 0x1E9A, "A\u02BE", "A\u02BE" }, { 0xFB00, "FF", "Ff" }, { 0xFB01, "FI", "Fi" }, { 0xFB02, "FL", "Fl" },
     { 0xFB03, "FFI", "Ffi" }, { 0xFB04, "FFL", "Ffl" }, { 0xFB05, "ST", "St" }, { 0xFB06, "ST", "St" },
 };
+// clang-format on
 
 static bool is_cased(int32_t cp)
 {
@@ -110,7 +144,8 @@ static bool final_sigma(const char *start, const char *at, const char *end)
     size_t n;
     if (at == start) return false;
     const char *p = at;
-    do p--; while (p > start && ((unsigned char)*p & 0xC0) == 0x80);
+    do p--;
+    while (p > start && ((unsigned char)*p & 0xC0) == 0x80);
     if (!is_cased(tp_decode(p, end, &n))) return false;
     p = at + 2;
     return p >= end || !is_cased(tp_decode(p, end, &n));
@@ -129,13 +164,13 @@ static void put_lower(tp_ctx *c, tp_buf *b, const char *start, const char *at, c
 
 tp_value tp_case(tp_ctx *c, tp_value s, char how)
 {
-    tp_buf      b = { 0 };
+    tp_buf b = { 0 };
     const char *start = s.s->data, *end = start + s.s->len;
-    bool        inside = false; /* of a word: behind a cased letter, or for 'j' not behind a separator */
-    size_t      n;
+    bool inside = false; /* of a word: behind a cased letter, or for 'j' not behind a separator */
+    size_t n;
     for (const char *p = start; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
-        bool    upper = how == 'u' || (how != 'l' && how != 's' && how != 'f' && !inside);
+        bool upper = how == 'u' || (how != 'l' && how != 's' && how != 'f' && !inside);
         if (how == 's') upper = utf8proc_category(cp) == UTF8PROC_CATEGORY_LL;
         tp_tick(c, 2);
         if (how == 'f') { /* casefold() */
@@ -148,14 +183,19 @@ tp_value tp_case(tp_ctx *c, tp_value s, char how)
             tp_put(c, &b, p, n);
         else
             put_lower(c, &b, start, p, end, cp);
-        inside = how == 't' ? is_cased(cp) : how == 'j' ? !(tp_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", cp))) : true;
+        inside = how == 't'   ? is_cased(cp)
+                 : how == 'j' ? !(tp_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", cp)))
+                              : true;
     }
     tp_value r = tp_done(c, &b);
     r.aux = s.aux;
     return r;
 }
 
-tp_value tp_fold(tp_ctx *c, tp_value v) { return v.type == T_STR ? tp_case(c, v, 'l') : v; }
+tp_value tp_fold(tp_ctx *c, tp_value v)
+{
+    return v.type == T_STR ? tp_case(c, v, 'l') : v;
+}
 
 /* ---- Classes ---- */
 
@@ -176,8 +216,9 @@ static bool in_class(int32_t cp, char which)
     case 'n': return decimal || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
     case 'A': return alpha || decimal || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
     case 's': return tp_is_space(cp);
-    case 'i': return alpha || decimal || cp == '_' || k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC ||
-                     k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_PC;
+    case 'i':
+        return alpha || decimal || cp == '_' || k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC ||
+               k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_PC;
     default: return cp < 0x80;
     }
 }
@@ -186,8 +227,8 @@ static bool in_class(int32_t cp, char which)
 static bool cased_as(tp_ctx *c, tp_str *s, char how)
 {
     const char *end = s->data + s->len;
-    bool        any = false, inside = false;
-    size_t      n;
+    bool any = false, inside = false;
+    size_t n;
     for (const char *p = s->data; p < end; p += n) {
         utf8proc_category_t k = utf8proc_category(tp_decode(p, end, &n));
         bool low = k == UTF8PROC_CATEGORY_LL, cap = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LT;
@@ -202,9 +243,11 @@ static bool cased_as(tp_ctx *c, tp_str *s, char how)
 
 bool tp_is_class(tp_ctx *c, tp_str *s, const char *which)
 {
+    // clang-format off
     static const struct { const char *name; char letter; } CLASSES[] = {
         { "isalpha", 'a' }, { "isdigit", 'd' }, { "isdecimal", 'D' }, { "isnumeric", 'n' }, { "isalnum", 'A' },
         { "isspace", 's' }, { "isidentifier", 'i' }, { "isascii", '7' } };
+    // clang-format on
     if (strcmp(which, "islower") == 0) return cased_as(c, s, 'l');
     if (strcmp(which, "isupper") == 0) return cased_as(c, s, 'u');
     if (strcmp(which, "istitle") == 0) return cased_as(c, s, 't');
@@ -212,7 +255,7 @@ bool tp_is_class(tp_ctx *c, tp_str *s, const char *which)
     for (size_t i = 0; i < NJ_COUNT(CLASSES); i++)
         if (strcmp(which, CLASSES[i].name) == 0) letter = CLASSES[i].letter;
     const char *end = s->data + s->len;
-    size_t      n;
+    size_t n;
     if (!s->len) return letter == '7';
     for (const char *p = s->data; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
@@ -251,7 +294,7 @@ int64_t tp_rfind(tp_ctx *c, const char *hay, size_t hay_len, const char *needle,
 static bool strips(const char *p, const char *end, size_t *len, tp_value chars)
 {
     int32_t cp = tp_decode(p, end, len);
-    size_t  n = *len;
+    size_t n = *len;
     if (chars.type != T_STR) return tp_is_space(cp);
     return n == 1 ? memchr(chars.s->data, *p, chars.s->len) != NULL
                   : memmem(chars.s->data, chars.s->len, p, n) != NULL; /* UTF-8: can't match inside a character */
@@ -260,14 +303,15 @@ static bool strips(const char *p, const char *end, size_t *len, tp_value chars)
 tp_value tp_strip(tp_ctx *c, tp_value s, tp_value chars, bool left, bool right)
 {
     const char *start = s.s->data, *p = start, *end = start + s.s->len;
-    size_t      n = 1, cost = chars.type == T_STR ? chars.s->len / 32 : 0;
+    size_t n = 1, cost = chars.type == T_STR ? chars.s->len / 32 : 0;
     while (left && p < end && strips(p, end, &n, chars)) {
         tp_tick(c, 1 + cost);
         p += n;
     }
     while (right && end > p) {
         const char *q = end;
-        do q--; while (q > p && ((unsigned char)*q & 0xC0) == 0x80);
+        do q--;
+        while (q > p && ((unsigned char)*q & 0xC0) == 0x80);
         if (!strips(q, end, &n, chars)) break;
         tp_tick(c, 1 + cost);
         end = q;
@@ -278,9 +322,9 @@ tp_value tp_strip(tp_ctx *c, tp_value s, tp_value chars, bool left, bool right)
 /* Words between runs of white space. max < 0: no limit. */
 static tp_list *split_words(tp_ctx *c, tp_value s, int64_t max)
 {
-    tp_list    *l = tp_list_new(c, 0);
+    tp_list *l = tp_list_new(c, 0);
     const char *start = s.s->data, *p = start, *end = start + s.s->len;
-    size_t      n = 0;
+    size_t n = 0;
     for (;;) {
         for (; p < end && tp_is_space(tp_decode(p, end, &n)); p += n) tp_tick(c, 1);
         if (p == end) return l;
@@ -307,10 +351,10 @@ static void reverse_list(tp_list *l)
 static tp_list *split_right(tp_ctx *c, tp_value s, tp_value sep, int64_t max)
 {
     tp_list *l = tp_list_new(c, 0);
-    size_t   end = s.s->len;
+    size_t end = s.s->len;
     if (sep.type != T_STR) s = tp_strip(c, s, sep, false, true), end = s.s->len;
     while (l->n < max && (sep.type == T_STR || end > 0)) {
-        size_t  at = end, next = 0;
+        size_t at = end, next = 0;
         int64_t found;
         if (sep.type == T_STR) {
             found = tp_rfind(c, s.s->data, end, sep.s->data, sep.s->len);
@@ -321,7 +365,8 @@ static tp_list *split_right(tp_ctx *c, tp_value s, tp_value sep, int64_t max)
             size_t n;
             while (at > 0) {
                 size_t q = at;
-                do q--; while (q > 0 && ((unsigned char)s.s->data[q] & 0xC0) == 0x80);
+                do q--;
+                while (q > 0 && ((unsigned char)s.s->data[q] & 0xC0) == 0x80);
                 if (tp_is_space(tp_decode(s.s->data + q, s.s->data + end, &n))) break;
                 tp_tick(c, 1);
                 at = q;
@@ -342,7 +387,7 @@ tp_value tp_split(tp_ctx *c, tp_value s, tp_value sep, int64_t max, bool from_ri
     if (from_right && max >= 0) return tp_of_list(T_LIST, split_right(c, s, sep, max));
     if (sep.type != T_STR) return tp_of_list(T_LIST, split_words(c, s, max));
     tp_list *l = tp_list_new(c, 0);
-    size_t   at = 0;
+    size_t at = 0;
     for (int64_t found; max < 0 || l->n < max; at += (size_t)found + sep.s->len) {
         found = tp_find(c, s.s->data + at, s.s->len - at, sep.s->data, sep.s->len);
         if (found < 0) break;
@@ -354,9 +399,9 @@ tp_value tp_split(tp_ctx *c, tp_value s, tp_value sep, int64_t max, bool from_ri
 
 tp_list *tp_split_lines(tp_ctx *c, tp_value s, bool keep_ends)
 {
-    tp_list    *l = tp_list_new(c, 0);
+    tp_list *l = tp_list_new(c, 0);
     const char *start = s.s->data, *line = start, *end = start + s.s->len;
-    size_t      n;
+    size_t n;
     for (const char *p = start; p < end; p += n) {
         int32_t cp = tp_decode(p, end, &n);
         tp_tick(c, 1);
@@ -372,9 +417,9 @@ tp_list *tp_split_lines(tp_ctx *c, tp_value s, bool keep_ends)
 
 tp_value tp_replace(tp_ctx *c, tp_value s, tp_str *from, tp_str *to, int64_t max)
 {
-    tp_buf      b = { 0 };
+    tp_buf b = { 0 };
     const char *p = s.s->data, *end = p + s.s->len;
-    size_t      n;
+    size_t n;
     for (int64_t count = 0; max < 0 || count < max; count++) {
         int64_t at = from->len ? tp_find(c, p, (size_t)(end - p), from->data, from->len) : 0;
         if (at < 0) break;
@@ -402,12 +447,18 @@ tp_value tp_escape(tp_ctx *c, tp_value v)
     for (uint32_t i = 0; i < s.s->len; i++) {
         char ch = s.s->data[i];
         tp_tick(c, 1);
-        if (ch == '&') tp_puts(c, &b, "&amp;");
-        else if (ch == '<') tp_puts(c, &b, "&lt;");
-        else if (ch == '>') tp_puts(c, &b, "&gt;");
-        else if (ch == '"') tp_puts(c, &b, "&#34;");
-        else if (ch == '\'') tp_puts(c, &b, "&#39;");
-        else tp_putc(c, &b, ch);
+        if (ch == '&')
+            tp_puts(c, &b, "&amp;");
+        else if (ch == '<')
+            tp_puts(c, &b, "&lt;");
+        else if (ch == '>')
+            tp_puts(c, &b, "&gt;");
+        else if (ch == '"')
+            tp_puts(c, &b, "&#34;");
+        else if (ch == '\'')
+            tp_puts(c, &b, "&#39;");
+        else
+            tp_putc(c, &b, ch);
     }
     tp_value r = tp_done(c, &b);
     r.aux = 1;

@@ -5,19 +5,43 @@
 
 /* ---- Construction ---- */
 
-tp_value tp_none(void) { return (tp_value){ .type = T_NONE }; }
-tp_value tp_bool(bool b) { return (tp_value){ .type = T_BOOL, .b = b }; }
-tp_value tp_int(int64_t i) { return (tp_value){ .type = T_INT, .i = i }; }
-tp_value tp_float(double f) { return (tp_value){ .type = T_FLOAT, .f = f }; }
-tp_value tp_undefined(tp_str *name) { return (tp_value){ .type = T_UNDEFINED, .s = name }; }
+tp_value tp_none(void)
+{
+    return (tp_value){ .type = T_NONE };
+}
+tp_value tp_bool(bool b)
+{
+    return (tp_value){ .type = T_BOOL, .b = b };
+}
+tp_value tp_int(int64_t i)
+{
+    return (tp_value){ .type = T_INT, .i = i };
+}
+tp_value tp_float(double f)
+{
+    return (tp_value){ .type = T_FLOAT, .f = f };
+}
+tp_value tp_undefined(tp_str *name)
+{
+    return (tp_value){ .type = T_UNDEFINED, .s = name };
+}
 tp_value tp_undefined_attr(tp_value of, tp_str *name)
 {
     return (tp_value){ .type = T_UNDEFINED, .aux = of.type, .s = name };
 }
 
-tp_value tp_of_str(tp_str *s) { return (tp_value){ .type = T_STR, .s = s }; }
-tp_value tp_of_list(tp_type type, tp_list *l) { return (tp_value){ .type = (uint8_t)type, .l = l }; }
-tp_value tp_of_dict(tp_dict *d) { return (tp_value){ .type = T_DICT, .d = d }; }
+tp_value tp_of_str(tp_str *s)
+{
+    return (tp_value){ .type = T_STR, .s = s };
+}
+tp_value tp_of_list(tp_type type, tp_list *l)
+{
+    return (tp_value){ .type = (uint8_t)type, .l = l };
+}
+tp_value tp_of_dict(tp_dict *d)
+{
+    return (tp_value){ .type = T_DICT, .d = d };
+}
 
 tp_value tp_text(tp_ctx *c, const char *data, size_t len)
 {
@@ -33,7 +57,10 @@ tp_value tp_copy(tp_ctx *c, const char *data, size_t len)
     return tp_done(c, &b);
 }
 
-tp_value tp_cstr(tp_ctx *c, const char *text) { return tp_text(c, text, strlen(text)); }
+tp_value tp_cstr(tp_ctx *c, const char *text)
+{
+    return tp_text(c, text, strlen(text));
+}
 
 tp_value tp_generator(tp_ctx *c, tp_list *l, const char *what)
 {
@@ -78,11 +105,26 @@ bool tp_is(const tp_str *s, const char *text)
 const char *tp_type_name(tp_value v)
 {
     static const char *const NAMES[] = {
-        [T_MISSING] = "missing", [T_UNDEFINED] = "Undefined", [T_NONE] = "NoneType", [T_BOOL] = "bool",
-        [T_INT] = "int", [T_BIG] = "int", [T_FLOAT] = "float", [T_STR] = "str", [T_LIST] = "list",
-        [T_TUPLE] = "tuple", [T_DICT] = "dict", [T_VIEW] = "dict view", [T_RANGE] = "range",
-        [T_ITER] = "generator", [T_NAMESPACE] = "Namespace", [T_LOOP] = "LoopContext", [T_MACRO] = "Macro",
-        [T_FUNC] = "function", [T_CYCLER] = "Cycler", [T_JOINER] = "Joiner",
+        [T_MISSING] = "missing",
+        [T_UNDEFINED] = "Undefined",
+        [T_NONE] = "NoneType",
+        [T_BOOL] = "bool",
+        [T_INT] = "int",
+        [T_BIG] = "int",
+        [T_FLOAT] = "float",
+        [T_STR] = "str",
+        [T_LIST] = "list",
+        [T_TUPLE] = "tuple",
+        [T_DICT] = "dict",
+        [T_VIEW] = "dict view",
+        [T_RANGE] = "range",
+        [T_ITER] = "generator",
+        [T_NAMESPACE] = "Namespace",
+        [T_LOOP] = "LoopContext",
+        [T_MACRO] = "Macro",
+        [T_FUNC] = "function",
+        [T_CYCLER] = "Cycler",
+        [T_JOINER] = "Joiner",
     };
     return NAMES[v.type];
 }
@@ -146,7 +188,10 @@ static uint32_t hash(tp_ctx *c, tp_value v)
 
 /* ---- Dicts ---- */
 
-tp_dict *tp_dict_new(tp_ctx *c) { return tp_alloc(c, 1, sizeof(tp_dict)); }
+tp_dict *tp_dict_new(tp_ctx *c)
+{
+    return tp_alloc(c, 1, sizeof(tp_dict));
+}
 
 static bool key_equal(tp_ctx *c, const tp_entry *e, tp_value key, uint32_t h)
 {
@@ -221,7 +266,7 @@ bool tp_dict_find(tp_ctx *c, const tp_dict *d, const char *key, tp_value *out)
 
 void tp_dict_set(tp_ctx *c, tp_dict *d, tp_value key, tp_value value)
 {
-    uint32_t  h = hash(c, key);
+    uint32_t h = hash(c, key);
     tp_entry *e = find(c, d, key, h);
     tp_tick(c, 1);
     if (e) {
@@ -278,7 +323,10 @@ bool tp_is_number(tp_value v, bool *integral)
     return v.type == T_BOOL || v.type == T_INT || v.type == T_FLOAT;
 }
 
-double tp_as_double(tp_value v) { return v.type == T_FLOAT ? v.f : v.type == T_INT ? (double)v.i : v.b; }
+double tp_as_double(tp_value v)
+{
+    return v.type == T_FLOAT ? v.f : v.type == T_INT ? (double)v.i : v.b;
+}
 
 bool tp_as_int(tp_value v, int64_t *out)
 {
@@ -295,7 +343,7 @@ static int compare_numbers(tp_value a, tp_value b)
     double f = tp_as_double(a), g = tp_as_double(b);
     if (isnan(f) || isnan(g)) return 2;
     if (f != g || a.type == b.type) return (f > g) - (f < g);
-    bool   swap = a.type == T_FLOAT;
+    bool swap = a.type == T_FLOAT;
     double d = swap ? f : g;
     if (d >= 9223372036854775808.0) return swap ? 1 : -1;
     i = swap ? (b.type == T_INT ? b.i : b.b) : (a.type == T_INT ? a.i : a.b);
@@ -344,7 +392,7 @@ bool tp_equal(tp_ctx *c, tp_value a, tp_value b)
     case T_DICT: same = dicts_equal(c, a.d, b.d); break;
     case T_RANGE:
         same = a.range->n == b.range->n && (a.range->n == 0 || (a.range->start == b.range->start &&
-               (a.range->n == 1 || a.range->step == b.range->step)));
+                                                                (a.range->n == 1 || a.range->step == b.range->step)));
         break;
     default: same = a.p == b.p; break;
     }
@@ -422,9 +470,9 @@ static tp_list *range_items(tp_ctx *c, const tp_range *r)
 
 static tp_list *char_items(tp_ctx *c, tp_str *s)
 {
-    tp_list    *l = tp_list_new(c, tp_chars(c, s));
+    tp_list *l = tp_list_new(c, tp_chars(c, s));
     const char *end = s->data + s->len;
-    size_t      n;
+    size_t n;
     for (const char *p = s->data; p < end; p += n) {
         tp_decode(p, end, &n);
         tp_list_push(c, l, tp_text(c, p, n));
@@ -467,12 +515,12 @@ bool tp_contains(tp_ctx *c, tp_value item, tp_value container)
         return tp_dict_get(c, container.view->d, item, &found);
     if (container.type == T_RANGE) {
         const tp_range *r = container.range;
-        int64_t         i;
-        bool            integral;
+        int64_t i;
+        bool integral;
         if (!tp_is_number(item, &integral) || tp_as_double(item) != floor(tp_as_double(item))) return false;
         if (!tp_as_int(item, &i)) i = fabs(item.f) < 9e18 ? (int64_t)item.f : INT64_MAX;
         int64_t last = r->start + (r->n - 1) * r->step;
-        bool    inside = r->n > 0 && (r->step > 0 ? i >= r->start && i <= last : i <= r->start && i >= last);
+        bool inside = r->n > 0 && (r->step > 0 ? i >= r->start && i <= last : i <= r->start && i >= last);
         return inside && (i - r->start) % r->step == 0;
     }
     tp_list *l = tp_items(c, container);
