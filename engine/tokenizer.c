@@ -5,9 +5,6 @@
 
 #include "engine/tokenizer.h"
 
-/* Texts from this length on remember their pieces; for shorter ones the memory costs more than it saves. */
-enum { SEEN_MIN = 2048 };
-
 /* Well-formed UTF-8 as in the Unicode Standard, table 3-7. */
 size_t nj_utf8_char(const char *text, size_t len)
 {
@@ -107,6 +104,16 @@ static int add_ends(nj_encoder *e, size_t from, bool bos_added)
     return nj_encoder_put(e, t->eos);
 }
 
+/* A slot for every 8 bytes of text. Short texts repeat too little to be worth the memory. */
+static void remember_pieces(nj_encoder *e, size_t len)
+{
+    uint32_t slots = NJ_SEEN_MIN;
+    if (len / 8 < slots) return;
+    while (slots < NJ_SEEN_MAX && slots < len / 8) slots *= 2;
+    e->seen = nj_array_new(slots, sizeof *e->seen); /* without it, slower and the same */
+    e->seen_mask = slots - 1;
+}
+
 int nj_tokenize(const nj_tokenizer *t, const char *text, size_t len, unsigned flags, nj_tokens *out, nj_error *err)
 {
     if (len > NJ_TEXT_BYTES_MAX)
@@ -114,6 +121,7 @@ int nj_tokenize(const nj_tokenizer *t, const char *text, size_t len, unsigned fl
                        NJ_TEXT_BYTES_MAX);
     nj_encoder e = { .t = t, .out = out, .err = err };
     size_t from = out->len;
+    remember_pieces(&e, len);
     bool bos = (flags & NJ_TOKENIZE_BOS) && t->add_bos;
     int rc = bos ? nj_encoder_put(&e, t->bos) : 0;
     if (!rc) rc = encode(&e, text, len, flags & NJ_TOKENIZE_SPECIAL);

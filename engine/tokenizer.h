@@ -112,7 +112,7 @@ typedef struct nj_seen {
     char    text[30];
     int32_t id[8];
 } nj_seen;
-enum { NJ_SEEN = 4096 }; /* slots; prose in a long prompt hits nine times in ten */
+enum { NJ_SEEN_MIN = 512, NJ_SEEN_MAX = 1 << 14 }; /* slots; 54 KB of a novel have 6500 different pieces */
 
 typedef struct nj_encoder {
     const nj_tokenizer *t;
@@ -123,7 +123,8 @@ typedef struct nj_encoder {
     nj_candidate *heap;
     size_t heap_len, heap_cap;
     nj_buf text; /* the normalised text */
-    nj_seen *seen; /* [NJ_SEEN] by hash, or NULL */
+    nj_seen *seen; /* [seen_mask + 1] by hash, or NULL */
+    uint32_t seen_mask;
     void *match;   /* pre-tokenizer's match data */
 } nj_encoder;
 

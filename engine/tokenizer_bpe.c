@@ -39,7 +39,7 @@ int nj_encoder_symbols(nj_encoder *e, size_t n)
 int nj_encoder_piece(nj_encoder *e, const char *text, size_t len, nj_piece_fn *fn)
 {
     if (!e->seen || len > sizeof e->seen->text) return fn(e, text, len);
-    nj_seen *s = &e->seen[nj_vocab_hash(e->t, text, len) % NJ_SEEN];
+    nj_seen *s = &e->seen[nj_vocab_hash(e->t, text, len) & e->seen_mask];
     if (s->len == len && memcmp(s->text, text, len) == 0) {
         int rc = 0;
         for (int i = 0; i < s->ids && !rc; i++) rc = nj_encoder_put(e, s->id[i]);

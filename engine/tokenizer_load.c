@@ -281,7 +281,6 @@ static int load_tokens(nj_tokenizer *t, const nj_gguf *g, nj_error *err)
     if (rc == -ENOENT || (!rc && m->count == 0)) return nj_fail(err, -EINVAL, KEY "tokens is missing or empty.");
     if (rc) return rc;
     t->count = (int32_t)m->count;
-    if ((rc = load_types(t, g, err)) != 0) return rc;
     bool typed = nj_gguf_meta(g, KEY "token_type") != NULL;
     uint64_t bytes = 0;
     for (int32_t i = 0; i < t->count; i++) {
@@ -292,6 +291,7 @@ static int load_tokens(nj_tokenizer *t, const nj_gguf *g, nj_error *err)
     }
     if (bytes > UINT32_MAX)
         return nj_fail(err, -EINVAL, KEY "tokens has %llu bytes of text.", (unsigned long long)bytes);
+    if ((rc = load_types(t, g, err)) != 0) return rc;
     t->pool = malloc((size_t)bytes + 1);
     t->start = nj_array_new((size_t)t->count + 1, sizeof *t->start);
     t->text_mask = table_mask((uint64_t)t->count);

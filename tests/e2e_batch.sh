@@ -64,8 +64,7 @@ complete() {
 } >"$work/in.jsonl"
 sha=$(sha256sum <"$work/in.jsonl")
 
-batch "$work/in.jsonl" "$work/1.jsonl" --parallel 1 --json >"$work/summary"
-check exit_status_is_0_with_error_lines "$([ $? = 0 ] || cat "$work/err")"
+check exit_status_is_0_with_error_lines "$(batch "$work/in.jsonl" "$work/1.jsonl" --parallel 1 --json >"$work/summary" || cat "$work/err")"
 check every_line_ends_exactly_once "$([ "$(keys "$work/1.jsonl" | sort | tr '\n' ' ')" = \
     '"greedy" "greet" "hot" "ids" "last" "long" "moon" "seeded" "stop" "url" line 3 line 6 line 7 line 8 ' ] || keys "$work/1.jsonl" | tr '\n' ' ')"
 for pair in 'line":3:invalid_json' 'line":6:duplicate_custom_id' 'line":7:missing_custom_id' 'line":8:invalid_custom_id' \
@@ -75,7 +74,7 @@ for pair in 'line":3:invalid_json' 'line":6:duplicate_custom_id' 'line":7:missin
 done
 check moon_has_three_answers "$(grep '"custom_id":"moon"' "$work/1.jsonl" | grep -q '"index":2,.*"usage":{"prompt_tokens":[0-9]*,"completion_tokens":[1-9]' || grep moon "$work/1.jsonl")"
 check stop_ends_before_its_string "$(texts "$work/1.jsonl" "$work/in.jsonl" | grep '^{"custom_id":"stop"' | grep -q '"answers":\["[^,.]*"\],"finish_reasons":\["stop"\]' || echo 'the answer holds a stop string')"
-check summary_counts "$(grep -q '"requests": 14,' "$work/summary" && grep -q '"answered": 6,' "$work/summary" && grep -q '"errors": 8,' "$work/summary" || tr '\n' ' ' <"$work/summary")"
+check summary_counts "$(for w in '"requests": 14,' '"answered": 6,' '"errors": 8,'; do grep -q "$w" "$work/summary" || echo "no $w"; done)"
 check input_is_not_touched "$([ "$sha" = "$(sha256sum <"$work/in.jsonl")" ] || echo changed)"
 
 texts "$work/1.jsonl" "$work/in.jsonl" >"$work/reference"
@@ -121,11 +120,17 @@ check files_of_another_kind_are_refused_and_untouched "$why"
 
 head -n 4 "$work/1.jsonl" >"$work/locked.jsonl"
 flock "$work/locked.jsonl" "$nightjar" batch -m "$model" -i "$work/in.jsonl" -o "$work/locked.jsonl" 2>"$work/err"
-check a_second_process_is_refused "$([ $? = 1 ] && grep -q 'another nightjar' "$work/err" || cat "$work/err")"
+status=$? why=
+[ $status = 1 ] || why="exit status $status"
+grep -q 'another nightjar' "$work/err" || why="$why $(cat "$work/err")"
+check a_second_process_is_refused "$why"
 
 { head -n 3 "$work/1.jsonl"; sed 's/"custom_id":"[a-z]*"/"custom_id":"of another day"/' "$work/1.jsonl" | grep -m1 'another day'; } >"$work/strange.jsonl"
 batch "$work/in.jsonl" "$work/strange.jsonl"
-check results_of_other_requests_are_told_and_kept "$(grep -q '1 results of requests that are not in' "$work/err" && grep -q 'another day' "$work/strange.jsonl" || cat "$work/err")"
+why=
+grep -q '1 results of requests that are not in' "$work/err" || why=$(cat "$work/err")
+grep -q 'another day' "$work/strange.jsonl" || why="$why the line has gone"
+check results_of_other_requests_are_told_and_kept "$why"
 
 # ---- A full disk ----
 
