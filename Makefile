@@ -8,7 +8,7 @@ SECONDS ?= 60
 WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror=implicit-function-declaration
 # Contraction off: a result must not depend on where a compiler sees a chance to fuse (kernels fuse explicitly).
 FLAGS   := -std=c17 -D_GNU_SOURCE -I. $(OPT) $(WARN) -ffp-contract=off -fno-math-errno -pthread $(SAN) $(CPPFLAGS) $(CFLAGS)
-LIBS     = -lhwloc -lnuma -lpcre2-8 -lutf8proc -ljansson -lm -pthread $(MALLOC)
+LIBS     = -lhwloc -lnuma -lpcre2-8 -lutf8proc -ljansson -ledit -lm -pthread $(MALLOC)
 AVX2     = -mavx2 -mfma -mf16c
 AVX512   = $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 

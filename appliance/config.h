@@ -14,7 +14,8 @@ typedef struct nj_config {
     uint32_t  columns;       /* COLUMNS, or 0 when unset */
 } nj_config;
 
-/* Reads NIGHTJAR_NOW, NO_COLOR, TERM, COLUMNS and sets a UTF-8 character type. -EINVAL for a moment that can't be read. */
+/* Reads NIGHTJAR_NOW, NO_COLOR, TERM, COLUMNS and sets a UTF-8 character type. -EINVAL for a NIGHTJAR_NOW that is no
+ * moment. */
 int nj_config_read(nj_error *err);
 
 /* "2026-11-20T07:00:00" (a space for the T and seconds left out are fine too), a moment that the calendar has. */

@@ -1,5 +1,6 @@
 /* nightjar inspect --json. Field names are part of the interface: add, don't rename. */
 #include <errno.h>
+#include <jansson.h>
 #include <string.h>
 
 #include "appliance/inspect.h"

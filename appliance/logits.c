@@ -1,6 +1,7 @@
 /* nightjar logits: the raw scores of every position, for comparison with a reference. */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -65,7 +65,7 @@ static void format_figures(const nj_progress *p, uint64_t now_ns, const char *ga
     }
     if (per_second > 0) {
         format_amount(p, per_second, rate);
-        nj_buf_printf(b, "%s%s%s/s", gap, rate, space);
+        nj_buf_printf(b, "%s%s/s", gap, rate);
         if (p->total > p->done) {
             nj_text_duration((double)(p->total - p->done) / per_second, left);
             nj_buf_printf(b, "%s%s left", gap, left);

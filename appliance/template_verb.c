@@ -1,5 +1,6 @@
 /* nightjar template: what a chat template makes of messages, byte for byte. */
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

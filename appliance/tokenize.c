@@ -1,6 +1,7 @@
 /* nightjar tokenize and detokenize. Both need a vocabulary only, so they work on files without tensors. */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
