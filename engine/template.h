@@ -339,7 +339,7 @@ uint32_t tp_chars(tp_ctx *c, tp_str *s);
 size_t   tp_byte_at(tp_ctx *c, tp_str *s, int64_t chars); /* offset of a code point */
 tp_value tp_slice_str(tp_ctx *c, tp_value v, int64_t start, int64_t stop, int64_t step, int64_t count);
 tp_value tp_substr(tp_ctx *c, tp_value of, size_t from, size_t to); /* bytes; keeps the safe mark */
-tp_value tp_case(tp_ctx *c, tp_value s, char how); /* u(pper) l(ower) t(itle) c(apitalize) s(wap) f(old) j(inja title) */
+tp_value tp_case(tp_ctx *c, tp_value s, char how); /* upper lower title capitalize swap fold jinja-title, by letter */
 tp_value tp_fold(tp_ctx *c, tp_value v);           /* lower case for strings, anything else as it is */
 bool     tp_is_class(tp_ctx *c, tp_str *s, const char *which); /* "isalpha" ... */
 tp_value tp_strip(tp_ctx *c, tp_value s, tp_value chars, bool left, bool right);
