@@ -133,7 +133,7 @@ static const known_key known[] = {
     { ".rope.scaling.yarn_attn_factor", INFO, "YaRN's factor on attention." },
     { ".rope.scaling.yarn_beta_fast", FREE, "Rotations per context above which YaRN leaves a dimension alone." },
     { ".rope.scaling.yarn_beta_slow", FREE, "Rotations per context below which YaRN stretches a dimension fully." },
-    { ".rope.scale_linear", INFO, "Old name of the factor of linear rope stretching." },
+    { ".rope.scale_linear", FREE, "Old name of the factor of linear rope stretching." },
 
     /* ---- tokenizer.* ---- */
     { "tokenizer.ggml.model", SHAPE, "Kind of vocabulary: gpt2 (byte-level BPE) or llama (SentencePiece)." },
