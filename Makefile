@@ -23,7 +23,8 @@ BENCHES  = $(patsubst %.c,$(BUILD)/%,$(wildcard perf/bench_*.c))
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
-SAY      = @$(if $(V),,printf '  %-5s %s\n' $(1) $@;)
+SAY      = $(if $(V),,@printf '  %-5s %s\n' $(1) $@;)
+SUBMAKE  = $(MAKE) --no-print-directory $(if $(V),,-s)
 
 all: nightjar
 
@@ -66,15 +67,15 @@ setup:
 	@.ci/setup
 
 demo: setup
-	@$(MAKE) --no-print-directory nightjar
+	+@$(SUBMAKE) nightjar
 	@appliance/demo/run
 
 test: setup
-	@$(MAKE) --no-print-directory $(BUILD)/nightjar tests
+	+@$(SUBMAKE) $(BUILD)/nightjar tests
 	@tests/run $(BUILD)
 
 # Each in its own folder, without jemalloc, which would hide the heap from them.
-SANITIZED = @$(MAKE) --no-print-directory test BUILD=build/$@ MALLOC= OPT='-O1 -g -fno-omit-frame-pointer'
+SANITIZED = +@TEST_TIMEOUT_S=3600 $(SUBMAKE) test BUILD=build/$@ MALLOC= OPT='-O1 -g -fno-omit-frame-pointer'
 asan:  ; $(SANITIZED) SAN='-fsanitize=address'
 ubsan: ; $(SANITIZED) SAN='-fsanitize=undefined -fno-sanitize-recover=all'
 tsan:  ; $(SANITIZED) SAN='-fsanitize=thread'
@@ -83,14 +84,14 @@ tsan:  ; $(SANITIZED) SAN='-fsanitize=thread'
 fuzz:
 	$(if $(FUZZ),,$(error Say what to fuzz: make fuzz FUZZ=gguf SECONDS=60. There are: $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))))
 	@.ci/setup fuzz
-	@$(MAKE) --no-print-directory build/fuzz/fuzz_$(FUZZ) BUILD=build/fuzz CC=clang MALLOC= OPT='-O1 -g' \
+	+@$(SUBMAKE) build/fuzz/fuzz_$(FUZZ) BUILD=build/fuzz CC=clang MALLOC= OPT='-O1 -g' \
 	    SAN='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 	@mkdir -p build/fuzz/new-$(FUZZ) tests/corpus/$(FUZZ)
 	build/fuzz/fuzz_$(FUZZ) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/$(FUZZ)- build/fuzz/new-$(FUZZ) tests/corpus/$(FUZZ)
 
 bench: setup
-	@$(MAKE) --no-print-directory $(BENCHES)
+	+@$(SUBMAKE) $(BENCHES)
 	@for bench in $(BENCHES); do $$bench || exit; done
 
 tidy:
