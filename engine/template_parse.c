@@ -45,7 +45,7 @@ static tp_node *parse_for(tp_ctx *c, tp_node *n)
 /* N_IF: kid are condition, body, condition, body ...; orelse. */
 static tp_node *parse_if(tp_ctx *c, tp_node *n)
 {
-    static const char *const ENDS[] = { "elif", "else", "endif", NULL };
+    static const char *const ENDS[] = { "endif", "elif", "else", NULL };
     n->kind = N_IF;
     do {
         tp_node_push(c, n, tp_parse_tuple(c, false, NULL));
