@@ -297,7 +297,7 @@ tp_value tp_get_slice(tp_ctx *c, tp_value v, tp_value start, tp_value stop, tp_v
     if (v.type == T_STR) return tp_slice_str(c, v, from, from + count, by, count);
     if (v.type == T_RANGE) {
         const tp_range *r = v.range;
-        tp_range       *part = tp_alloc(c, 1, sizeof *part);
+        tp_range *part = tp_alloc(c, 1, sizeof *part);
         *part = (tp_range){ r->start + from * r->step, r->start + to * r->step, r->step * by, count };
         return (tp_value){ .type = T_RANGE, .range = part };
     }

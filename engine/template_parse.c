@@ -128,7 +128,7 @@ static tp_node *parse_macro(tp_ctx *c, tp_node *n)
 static tp_node *parse_call_block(tp_ctx *c, tp_node *n)
 {
     n->kind = N_CALLBLOCK;
-    n->name = tp_cstr(c, "caller").s;
+    n->name = tp_intern(c, tp_cstr(c, "caller").s);
     if (tp_at_op(c, '(')) parse_signature(c, n);
     n->a = tp_parse_expr(c, true);
     if (n->a->kind != N_CALL) tp_fail(c, -EINVAL, "{%% call %%} needs a call, like {%% call name(arguments) %%}");

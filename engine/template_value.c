@@ -252,7 +252,7 @@ static void dict_grow(tp_ctx *c, tp_dict *d)
 
 bool tp_dict_get(tp_ctx *c, const tp_dict *d, tp_value key, tp_value *out)
 {
-    uint32_t  h = hash(c, key); /* also for an empty dict: some keys are errors */
+    uint32_t h = hash(c, key); /* also for an empty dict: some keys are errors */
     tp_entry *e = d->live ? find(c, d, key, h) : NULL;
     if (e) *out = e->value;
     return e != NULL;

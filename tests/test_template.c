@@ -288,8 +288,9 @@ static void *render_often(void *shared)
 static void threads_may_share_a_template(void **state)
 {
     (void)state;
-    static const char SOURCE[] =
-        "{% macro m(x) %}{{ x }}a{% endmacro %}{% for i in range(n) %}{{ m(i) }}{% endfor %}|{{ n }}";
+    static const char SOURCE[] = "{% macro m(x) %}{{ x ~ {'k': 'a'}['k'] }}{% endmacro %}"
+                                 "{% for i in range(n) %}{{ m(i) }}{% endfor %}{{ ('|' 'é' ~ '')[:1] }}"
+                                 "{{ 'éüöä' 'x' | length }}";
     nj_template *t;
     pthread_t thread[4];
     void *result;
