@@ -1,6 +1,7 @@
 /* nightjar answers: shows a result file to a person. */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,14 +31,14 @@ static const nj_cli_option options[] = {
 
 static const nj_cli_verb verb = {
     .name = "answers",
-    .usage = "OUT.jsonl",
+    .usage = "OUT.jsonl [IN.jsonl]",
     .summary = "Shows the answers in a result file of nightjar batch. A batch that is still running does not mind.",
     .options = options,
     .examples = "  nightjar answers answers.jsonl\n"
-                "  nightjar answers answers.jsonl -i night.jsonl | less\n"
+                "  nightjar answers answers.jsonl night.jsonl | less\n"
                 "  nightjar answers answers.jsonl --json | jq -r '.answers[0]'\n",
     .operands_min = 1,
-    .operands_max = 1,
+    .operands_max = 2,
 };
 
 /* ---- Text on a terminal ---- */
@@ -250,6 +251,8 @@ int nj_verb_answers(int argc, char **argv)
     int operands;
     int status = nj_cli_parse(&verb, argc, argv, &a, &operand, &operands);
     if (status >= 0) return status;
+    if (operands == 2 && a.in) return nj_cli_usage(&verb, "name the requests once: as the second file or with -i.");
+    if (operands == 2) a.in = operand[1];
     nj_error err = { 0 };
     view v = { .a = &a, .width = (int)nj_config_columns(stdout) };
     if (v.width > WIDTH_MAX) v.width = WIDTH_MAX;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,21 +22,26 @@ typedef struct batch_args {
     nj_cli_model_args m;
 } batch_args;
 
-// clang-format off
 static const nj_cli_option options[] = {
-    { "model", 'm', "FILE", nj_cli_text, offsetof(batch_args, model), 0, 0, "the model, a GGUF file (its first part, if it is split)" },
-    { "input", 'i', "IN.jsonl", nj_cli_text, offsetof(batch_args, in), 0, 0, "requests, one JSON object per line; only read" },
-    { "output", 'o', "OUT.jsonl", nj_cli_text, offsetof(batch_args, out), 0, 0, "results; added to, never overwritten" },
-    { "parallel", 'p', "N", nj_cli_u32, offsetof(batch_args, parallel), 1, PARALLEL_MAX, "answers computed at a time (8); no answer depends on it" },
-    { "max-tokens", 'n', "N", nj_cli_u32, offsetof(batch_args, max_tokens), 1, INT32_MAX, "longest answer of chat requests that name no limit (the context)" },
-    { "seed", 0, "N", nj_cli_u64, offsetof(batch_args, seed), 0, 0, "changes the draws of requests that name no seed (0)" },
-    { "no-loop-check", 0, NULL, NULL, offsetof(batch_args, no_loop_check), 0, 0, "don't end answers that repeat themselves over and over" },
+    { "model", 'm', "FILE", nj_cli_text, offsetof(batch_args, model), 0, 0,
+      "the model, a GGUF file (its first part, if it is split)" },
+    { "input", 'i', "IN.jsonl", nj_cli_text, offsetof(batch_args, in), 0, 0,
+      "requests, one JSON object per line; only read" },
+    { "output", 'o', "OUT.jsonl", nj_cli_text, offsetof(batch_args, out), 0, 0,
+      "results; added to, never overwritten" },
+    { "parallel", 'p', "N", nj_cli_u32, offsetof(batch_args, parallel), 1, PARALLEL_MAX,
+      "answers computed at a time (8); no answer depends on it" },
+    { "max-tokens", 'n', "N", nj_cli_u32, offsetof(batch_args, max_tokens), 1, INT32_MAX,
+      "longest answer of chat requests that name no limit (the context)" },
+    { "seed", 0, "N", nj_cli_u64, offsetof(batch_args, seed), 0, 0,
+      "changes the draws of requests that name no seed (0)" },
+    { "no-loop-check", 0, NULL, NULL, offsetof(batch_args, no_loop_check), 0, 0,
+      "don't end answers that repeat themselves over and over" },
     { "json", 0, NULL, NULL, offsetof(batch_args, json), 0, 0, "print the summary as JSON on stdout" },
     { "quiet", 'q', NULL, NULL, offsetof(batch_args, quiet), 0, 0, "no progress bar, no summary" },
     NJ_CLI_MODEL_OPTIONS(batch_args, m),
     { 0 },
 };
-// clang-format on
 
 static const nj_cli_verb verb = {
     .name = "batch",
@@ -48,7 +54,7 @@ static const nj_cli_verb verb = {
     .options = options,
     .examples = "  nightjar batch -m qwen3-30b-a3b-q4_k_m.gguf -i night.jsonl -o answers.jsonl\n"
                 "  nightjar batch -m llama-3.3-70b-q4_k_m.gguf -i night.jsonl -o answers.jsonl --parallel 32\n"
-                "  nightjar answers answers.jsonl -i night.jsonl\n",
+                "  nightjar answers answers.jsonl night.jsonl\n",
 };
 
 /* "nano-q8_0" of "models/nano-q8_0.gguf". */

@@ -303,7 +303,7 @@ int nj_cli_fail(const nj_error *err)
     }
     nj_progress_say(NULL, "%s", safe.failed ? "nightjar: there is no memory left" : safe.data);
     nj_buf_free(&safe);
-    return 1;
+    return err->code == -ECANCELED ? nj_cli_interrupt_status() : 1;
 }
 
 void nj_cli_say(const char *fmt, ...)

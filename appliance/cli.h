@@ -58,7 +58,7 @@ const char *nj_cli_suggest(const char *word, const char *const *list);
 
 /* ---- Talk ---- */
 
-/* "nightjar: TEXT" and the remedy on stderr; returns 1. */
+/* "nightjar: TEXT" and the remedy on stderr; returns 1, or nj_cli_interrupt_status() for -ECANCELED. */
 int nj_cli_fail(const nj_error *err);
 
 /* "nightjar VERB: TEXT" and where help is; returns 2. */

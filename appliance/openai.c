@@ -2,6 +2,7 @@
 #include "appliance/openai.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

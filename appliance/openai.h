@@ -7,9 +7,9 @@
 #ifndef NJ_OPENAI_H
 #define NJ_OPENAI_H
 
-#include <jansson.h>
-
 #include "engine/nj_engine.h"
+
+typedef struct json_t json_t; /* jansson's */
 
 typedef enum nj_openai_kind { NJ_OPENAI_CHAT, NJ_OPENAI_COMPLETION } nj_openai_kind;
 

@@ -187,5 +187,6 @@ int nj_verb_perplexity(int argc, char **argv)
     free(tokens.id);
     nj_model_close(m);
     nj_cli_model_args_free(&a.model);
+    if (rc == 0 && nj_cli_interrupted) return nj_cli_interrupt_status();
     return rc ? nj_cli_fail(&err) : 0;
 }

@@ -216,7 +216,9 @@ static int check_output(const quantizer *q, const char *out, nj_error *err)
     int rc = statvfs(dirname(copy), &fs) == 0 ? 0 : nj_fail(err, -errno, "%s: %s.", copy, strerror(errno));
     free(copy);
     if (rc != 0) return rc;
-    double bytes = (double)q->after[NJ_GROUP_COUNT].bytes + 64e6,
+    /* The new header is as long as the old one, give or take padding. */
+    double header = (double)(nj_gguf_bytes(q->g) - q->before[NJ_GROUP_COUNT].bytes) + 1e6;
+    double bytes = (double)q->after[NJ_GROUP_COUNT].bytes + header,
            free_bytes = (double)fs.f_bavail * (double)fs.f_frsize;
     if (bytes <= free_bytes) return 0;
     nj_text_bytes(bytes, need);

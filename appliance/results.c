@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>

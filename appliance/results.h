@@ -6,9 +6,9 @@
 #ifndef NJ_RESULTS_H
 #define NJ_RESULTS_H
 
-#include <jansson.h>
-
 #include "appliance/idmap.h"
+
+typedef struct json_t json_t; /* jansson's */
 
 typedef struct nj_results {
     int fd;

@@ -190,7 +190,12 @@ static void read_rope(reader *r, nj_hparams *h, const nj_model_options *opt)
     read_f32(r, "rope.scaling.yarn_beta_fast", 0, 1e6f, &h->yarn_beta_fast);
     read_f32(r, "rope.scaling.yarn_beta_slow", 0, 1e6f, &h->yarn_beta_slow);
     if (r->rc) return;
-    nj_str kind = { "none", 4 };
+    /* Files from before rope.scaling.type say how far a linear scaling stretches under another name. */
+    float linear = 1.0f;
+    read_f32(r, "rope.scale_linear", 1e-3f, 1e6f, &linear);
+    if (r->rc) return;
+    if (linear != 1.0f) h->rope_factor = linear;
+    nj_str kind = linear != 1.0f ? (nj_str){ "linear", 6 } : (nj_str){ "none", 4 };
     int rc = nj_gguf_get_str(r->g, key_name(r, "rope.scaling.type", key), &kind, r->err);
     if (rc && rc != -ENOENT) {
         r->rc = rc;

@@ -259,7 +259,12 @@ static int apply_set(nj_gguf *g, const char *text, nj_error *err)
     snprintf(key, sizeof key, "%.*s", key_len, text);
     if (!nj_gguf_meta(g, key) && nj_key_describe(arch.data, key, &why) == NJ_KEY_INFO)
         snprintf(key, sizeof key, "%.64s.%.*s", arch.data, key_len, text);
-    if (nj_key_describe(arch.data, key, &why) == NJ_KEY_SHAPE)
+    nj_key_kind kind = nj_key_describe(arch.data, key, &why);
+    if (kind == NJ_KEY_INFO && !nj_gguf_meta(g, key)) {
+        nj_fail(err, -EINVAL, "metadata override \"%.64s\" names no key that Nightjar reads", text);
+        return nj_remedy(err, "nightjar inspect %s lists the keys and says which can be changed.", nj_gguf_path(g));
+    }
+    if (kind == NJ_KEY_SHAPE)
         return nj_fail(err, -EINVAL, "%s is bound to the shapes of the file's tensors and can't be changed: %s", key,
                        why);
     int len = snprintf(assignment, sizeof assignment, "%s%s", key, equals);

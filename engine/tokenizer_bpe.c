@@ -46,7 +46,7 @@ int nj_encoder_piece(nj_encoder *e, const char *text, size_t len, nj_piece_fn *f
         return rc;
     }
     size_t before = e->out->len;
-    int    rc = fn(e, text, len);
+    int rc = fn(e, text, len);
     size_t ids = e->out->len - before;
     if (rc || ids > NJ_COUNT(s->id)) return rc;
     s->len = (uint8_t)len;

@@ -7,37 +7,54 @@
 /* ---- GGUF metadata. Format: the GGUF specification of the ggml project, versions 2 and 3, little-endian. ---- */
 
 typedef enum nj_meta_type {
-    NJ_META_U8, NJ_META_I8, NJ_META_U16, NJ_META_I16, NJ_META_U32, NJ_META_I32, NJ_META_F32, NJ_META_BOOL,
-    NJ_META_STRING, NJ_META_ARRAY, NJ_META_U64, NJ_META_I64, NJ_META_F64, NJ_META_TYPE_COUNT
+    NJ_META_U8,
+    NJ_META_I8,
+    NJ_META_U16,
+    NJ_META_I16,
+    NJ_META_U32,
+    NJ_META_I32,
+    NJ_META_F32,
+    NJ_META_BOOL,
+    NJ_META_STRING,
+    NJ_META_ARRAY,
+    NJ_META_U64,
+    NJ_META_I64,
+    NJ_META_F64,
+    NJ_META_TYPE_COUNT
 } nj_meta_type;
 
-typedef struct nj_str { const char *data; size_t len; } nj_str; /* NUL-terminated too, but may hold NULs inside */
+typedef struct nj_str {
+    const char *data;
+    size_t len;
+} nj_str; /* NUL-terminated too, but may hold NULs inside */
 
 /* One key. Scalars are widened: all integers and bools to `i` (u64 reinterpreted) and `f`, floats to `f`.
- * Arrays of scalars are kept as written in the file (`items`, unaligned, `count` of them); arrays of strings as `strings`. */
+ * Arrays of scalars are kept as written in the file (`items`, unaligned, `count` of them); arrays of strings as
+ * `strings`. */
 typedef struct nj_meta {
-    nj_str       key;
+    nj_str key;
     nj_meta_type type, item_type; /* item_type only for arrays; nested arrays are refused */
-    int64_t      i;
-    double       f;
-    nj_str       s;
-    uint64_t     count;
-    const void  *items;
+    int64_t i;
+    double f;
+    nj_str s;
+    uint64_t count;
+    const void *items;
     const nj_str *strings;
-    bool         overridden;      /* set by nj_gguf_set */
+    bool overridden; /* set by nj_gguf_set */
 } nj_meta;
 
 typedef struct nj_tensor {
-    nj_str   name;
-    uint32_t type;      /* GGUF type id, known to the caller's nj_gguf_types */
-    uint32_t n_dims;    /* 1..4 */
-    uint64_t dim[4];    /* dim[0] is the row length; unused ones are 1 */
+    nj_str name;
+    uint32_t type;   /* GGUF type id, known to the caller's nj_gguf_types */
+    uint32_t n_dims; /* 1..4 */
+    uint64_t dim[4]; /* dim[0] is the row length; unused ones are 1 */
     uint64_t bytes;
-    uint64_t offset;    /* absolute, in file `file` */
-    uint32_t file;      /* index of the split file */
+    uint64_t offset; /* absolute, in file `file` */
+    uint32_t file;   /* index of the split file */
 } nj_tensor;
 
-/* What the parser must know of weight types. Supplied by the caller from quant's tables, as io may not include quant. */
+/* What the parser must know of weight types. Supplied by the caller from quant's tables, as io may not include quant.
+ */
 typedef struct nj_gguf_types {
     bool (*size)(uint32_t type, uint32_t *block_weights, uint32_t *block_bytes);
     const char *(*name)(uint32_t type);
@@ -48,7 +65,7 @@ typedef struct nj_gguf nj_gguf;
 /* Opens FILE and, when its name ends in -00001-of-000NN.gguf, all its parts, and checks everything that can be checked
  * without reading tensor data: counts and sizes before allocation, duplicate names, alignment, tensor ends against file
  * sizes, overlaps. Any error names the file and the key or tensor. The result is read-only but for nj_gguf_set. */
-int  nj_gguf_open(nj_gguf **out, const char *path, const nj_gguf_types *types, nj_error *err);
+int nj_gguf_open(nj_gguf **out, const char *path, const nj_gguf_types *types, nj_error *err);
 void nj_gguf_close(nj_gguf *g); /* accepts NULL */
 
 /* The same over bytes in memory (tests, fuzzers, headers of files not yet downloaded); `name` is for messages.
@@ -57,19 +74,19 @@ void nj_gguf_close(nj_gguf *g); /* accepts NULL */
 int nj_gguf_parse(nj_gguf **out, const void *data, size_t len, uint64_t size_bytes, const char *name,
                   const nj_gguf_types *types, nj_error *err);
 
-const char *nj_gguf_path(const nj_gguf *g);                 /* as given to open */
-uint32_t    nj_gguf_version(const nj_gguf *g);
-uint32_t    nj_gguf_files(const nj_gguf *g);                /* 1, or the number of splits */
+const char *nj_gguf_path(const nj_gguf *g); /* as given to open */
+uint32_t nj_gguf_version(const nj_gguf *g);
+uint32_t nj_gguf_files(const nj_gguf *g); /* 1, or the number of splits */
 const char *nj_gguf_file_path(const nj_gguf *g, uint32_t file);
-uint64_t    nj_gguf_bytes(const nj_gguf *g);                /* of all files */
+uint64_t nj_gguf_bytes(const nj_gguf *g); /* of all files */
 
-size_t         nj_gguf_meta_count(const nj_gguf *g);
-const nj_meta *nj_gguf_meta_at(const nj_gguf *g, size_t index);     /* in file order */
-const nj_meta *nj_gguf_meta(const nj_gguf *g, const char *key);     /* or NULL; hashed */
+size_t nj_gguf_meta_count(const nj_gguf *g);
+const nj_meta *nj_gguf_meta_at(const nj_gguf *g, size_t index); /* in file order */
+const nj_meta *nj_gguf_meta(const nj_gguf *g, const char *key); /* or NULL; hashed */
 
-size_t           nj_gguf_tensor_count(const nj_gguf *g);
-const nj_tensor *nj_gguf_tensor_at(const nj_gguf *g, size_t index); /* in file order */
-const nj_tensor *nj_gguf_tensor(const nj_gguf *g, const char *name);/* or NULL; hashed */
+size_t nj_gguf_tensor_count(const nj_gguf *g);
+const nj_tensor *nj_gguf_tensor_at(const nj_gguf *g, size_t index);  /* in file order */
+const nj_tensor *nj_gguf_tensor(const nj_gguf *g, const char *name); /* or NULL; hashed */
 
 /* Typed look-ups. 0 and *out set; -ENOENT when absent (err untouched, *out untouched, so it may hold the default);
  * -EINVAL with err filled when the key has the wrong type or a value that does not fit. */
@@ -80,12 +97,12 @@ int nj_gguf_get_bool(const nj_gguf *g, const char *key, bool *out, nj_error *err
 int nj_gguf_get_str(const nj_gguf *g, const char *key, nj_str *out, nj_error *err);
 
 /* Element of a numeric array, widened. index < m->count. */
-double  nj_meta_item_f64(const nj_meta *m, uint64_t index);
+double nj_meta_item_f64(const nj_meta *m, uint64_t index);
 int64_t nj_meta_item_i64(const nj_meta *m, uint64_t index);
 
 /* Overrides or adds a scalar key from text ("llama.rope.freq_base=500000"): the type of an existing key is kept, a new
- * one is int, float, bool or string as it reads. -EINVAL for text without '=', a value that does not fit the type, or an
- * array. Which keys may be changed is the caller's business. Earlier nj_meta pointers are invalid after it. */
+ * one is int, float, bool or string as it reads. -EINVAL for text without '=', a value that does not fit the type, or
+ * an array. Which keys may be changed is the caller's business. Earlier nj_meta pointers are invalid after it. */
 int nj_gguf_set(nj_gguf *g, const char *assignment, nj_error *err);
 
 /* Reads bytes [offset, offset + len) of a tensor. Thread-safe. -EIO when the file has shrunk or the disk fails. */
@@ -114,7 +131,8 @@ void nj_gguf_writer_free(nj_gguf_writer *w);
 /* ---- Files ---- */
 
 /* SHA-256 (FIPS 180-4) of a file as 64 hex digits and NUL. `progress` (may be NULL) gets bytes done. */
-int nj_sha256_file(const char *path, char hex[65], void (*progress)(void *arg, uint64_t done), void *arg, nj_error *err);
+int nj_sha256_file(const char *path, char hex[65], void (*progress)(void *arg, uint64_t done), void *arg,
+                   nj_error *err);
 
 /* Whole file into *buf (bytes_max bounds it: -EFBIG beyond). "-" reads standard input. */
 int nj_file_read(const char *path, uint64_t bytes_max, nj_buf *buf, nj_error *err);

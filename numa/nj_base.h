@@ -11,13 +11,13 @@
 #include <stdint.h>
 
 #define NJ_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define NJ_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define NJ_COUNT(array)      (sizeof(array) / sizeof((array)[0]))
 
 /* What went wrong (one plain sentence naming the file or field and the reason) and what to do about it. */
 typedef struct nj_error {
-    int  code;         /* negative errno, 0 when nothing has failed */
-    char text[1024];   /* "qwen3.gguf: tensor ... ends at byte N, the file has M." */
-    char remedy[512];  /* "The download is incomplete. Fetch it again.", or "" */
+    int code;         /* negative errno, 0 when nothing has failed */
+    char text[1024];  /* "qwen3.gguf: tensor ... ends at byte N, the file has M." */
+    char remedy[512]; /* "The download is incomplete. Fetch it again.", or "" */
 } nj_error;
 
 /* Fills `err` (may be NULL), clears its remedy and returns `code`, so that a caller can write `return nj_fail(...)`. */
@@ -43,9 +43,9 @@ int nj_array_grow(void *array, size_t *cap, size_t need, size_t size);
  * `max` (0: none) bounds the length; once an append fails, `failed` is a negative errno (-ENOMEM or -E2BIG) and later
  * appends do nothing, so that a long chain of appends is checked once at its end. */
 typedef struct nj_buf {
-    char  *data;
+    char *data;
     size_t len, cap, max;
-    int    failed;
+    int failed;
 } nj_buf;
 
 void nj_buf_add(nj_buf *b, const void *bytes, size_t len);

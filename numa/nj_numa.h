@@ -7,12 +7,12 @@
 /* ---- Topology: what this process may use, after affinity mask, cpuset and cgroup quota. ---- */
 
 typedef struct nj_machine {
-    char     cpu_name[96];
-    uint32_t nodes;           /* NUMA nodes with memory */
-    uint32_t cores, threads;  /* physical cores and hardware threads this process may run on */
-    uint32_t threads_best;    /* one worker per physical core, cut to the cgroup's CPU quota; at least 1 */
-    uint64_t l2_bytes, l3_bytes; /* L2 of one core, all L3 together; 0 when unknown */
-    uint64_t ram_bytes;       /* installed, or the cgroup limit when lower */
+    char cpu_name[96];
+    uint32_t nodes;               /* NUMA nodes with memory */
+    uint32_t cores, threads;      /* physical cores and hardware threads this process may run on */
+    uint32_t threads_best;        /* one worker per physical core, cut to the cgroup's CPU quota; at least 1 */
+    uint64_t l2_bytes, l3_bytes;  /* L2 of one core, all L3 together; 0 when unknown */
+    uint64_t ram_bytes;           /* installed, or the cgroup limit when lower */
     uint64_t ram_available_bytes; /* MemAvailable, cut to what the cgroup leaves */
 } nj_machine;
 
@@ -32,7 +32,7 @@ int nj_arena_new(nj_arena **out, uint64_t bytes, nj_error *err);
 void *nj_arena_take(nj_arena *a, uint64_t bytes, uint64_t align);
 
 uint64_t nj_arena_used(const nj_arena *a);
-void     nj_arena_free(nj_arena *a);
+void nj_arena_free(nj_arena *a);
 
 /* ---- Pool: pinned workers that all run the same function (SPMD). ---- */
 
@@ -51,9 +51,10 @@ void nj_pool_run(nj_pool *p, nj_work *work, void *arg);
 void nj_pool_barrier(nj_pool *p);
 
 uint32_t nj_pool_workers(const nj_pool *p);
-void     nj_pool_free(nj_pool *p);
+void nj_pool_free(nj_pool *p);
 
-/* The part [begin, end) of `total` items that worker `worker` of `workers` owns: contiguous, sizes differing by <= 1. */
+/* The part [begin, end) of `total` items that worker `worker` of `workers` owns: contiguous, sizes differing by <= 1.
+ */
 static inline void nj_share(uint64_t total, uint32_t worker, uint32_t workers, uint64_t *begin, uint64_t *end)
 {
     *begin = total / workers * worker + (worker < total % workers ? worker : total % workers);

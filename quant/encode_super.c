@@ -101,13 +101,17 @@ static void refit(const struct normal *n, bool affine, float *d, float *dmin)
     }
 }
 
+/* Errors count by the size of their weight: large weights carry what a model knows. Against plain squared error the RMS
+ * error rises by 3%, but the perplexity of the nano model moves by 1.3% instead of 1.6% in Q3_K, 0.13% instead of 0.30%
+ * in Q4_K_M; squares as weights gave 1.4% and 0.10%. */
 static void fit_super(const struct shape *sh, const float *x, int exponent, struct super *out)
 {
     int subs = SUPER / sh->sub;
     struct nj_values v[SUBS_MAX];
-    float scale[SUBS_MAX], stiffness[SUBS_MAX], min[SUBS_MAX];
+    float weight[SUPER], scale[SUBS_MAX], stiffness[SUBS_MAX], min[SUBS_MAX];
+    for (int i = 0; i < SUPER; i++) weight[i] = fabsf(x[i]);
     for (int j = 0; j < subs; j++) {
-        v[j] = nj_values_of(x + j * sh->sub, ones, sh->sub);
+        v[j] = nj_values_of(x + j * sh->sub, weight + j * sh->sub, sh->sub);
         struct nj_fit fit = nj_search(&sh->levels, &v[j]);
         scale[j] = fit.scale;
         stiffness[j] = fit.stiffness;

@@ -9,10 +9,31 @@
 
 /* Weight types by their GGUF id. quant/formats.inc lists name, weights per block and bytes per block of each. */
 enum nj_type {
-    NJ_F32 = 0, NJ_F16 = 1, NJ_Q4_0 = 2, NJ_Q4_1 = 3, NJ_Q5_0 = 6, NJ_Q5_1 = 7, NJ_Q8_0 = 8,
-    NJ_Q2_K = 10, NJ_Q3_K = 11, NJ_Q4_K = 12, NJ_Q5_K = 13, NJ_Q6_K = 14,
-    NJ_IQ2_XXS = 16, NJ_IQ2_XS = 17, NJ_IQ3_XXS = 18, NJ_IQ1_S = 19, NJ_IQ4_NL = 20, NJ_IQ3_S = 21,
-    NJ_IQ2_S = 22, NJ_IQ4_XS = 23, NJ_IQ1_M = 29, NJ_BF16 = 30, NJ_TQ1_0 = 34, NJ_TQ2_0 = 35, NJ_MXFP4 = 39,
+    NJ_F32 = 0,
+    NJ_F16 = 1,
+    NJ_Q4_0 = 2,
+    NJ_Q4_1 = 3,
+    NJ_Q5_0 = 6,
+    NJ_Q5_1 = 7,
+    NJ_Q8_0 = 8,
+    NJ_Q2_K = 10,
+    NJ_Q3_K = 11,
+    NJ_Q4_K = 12,
+    NJ_Q5_K = 13,
+    NJ_Q6_K = 14,
+    NJ_IQ2_XXS = 16,
+    NJ_IQ2_XS = 17,
+    NJ_IQ3_XXS = 18,
+    NJ_IQ1_S = 19,
+    NJ_IQ4_NL = 20,
+    NJ_IQ3_S = 21,
+    NJ_IQ2_S = 22,
+    NJ_IQ4_XS = 23,
+    NJ_IQ1_M = 29,
+    NJ_BF16 = 30,
+    NJ_TQ1_0 = 34,
+    NJ_TQ2_0 = 35,
+    NJ_MXFP4 = 39,
     NJ_TYPE_COUNT = 40
 };
 
@@ -39,13 +60,14 @@ void nj_decode(uint32_t type, const void *blocks, float *out, size_t n);
 bool nj_can_encode(uint32_t type);
 
 /* Rounds `n` finite values (whole blocks) to the type, minimising squared error; deterministic.
- * A value that is not finite is treated as 0. Types: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K..Q6_K IQ4_NL IQ4_XS MXFP4. */
+ * A value that is not finite is treated as 0. Types: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K..Q6_K IQ4_NL IQ4_XS
+ * MXFP4. */
 void nj_encode(uint32_t type, const float *x, void *blocks, size_t n);
 
-uint16_t nj_f32_to_f16(float x);  /* round to nearest even */
-float    nj_f16_to_f32(uint16_t h);
+uint16_t nj_f32_to_f16(float x); /* round to nearest even */
+float nj_f16_to_f32(uint16_t h);
 uint16_t nj_f32_to_bf16(float x); /* round to nearest even */
-float    nj_bf16_to_f32(uint16_t h);
+float nj_bf16_to_f32(uint16_t h);
 
 /* ---- Mixes: the type that each tensor of a quantized model gets. ----
  * A mix is a plain type we can write, by its GGUF id, or one of the ids below. Whatever the mix,
@@ -62,7 +84,7 @@ enum nj_mix { NJ_MIX_Q4_K_M = 100, NJ_MIX_Q5_K_M = 101 };
 typedef struct nj_mix_model {
     uint32_t layers;  /* block_count */
     uint32_t experts; /* 0: dense */
-    bool     tied;    /* has no output.weight */
+    bool tied;        /* has no output.weight */
 } nj_mix_model;
 
 /* The mix of a name ("q4_k_m", or a type's name) in any case, or -1 for one that we can't write. */
@@ -80,13 +102,14 @@ uint32_t nj_mix_type(int mix, const nj_mix_model *model, const char *name, const
 
 /* ---- Panels: the order in which kernels read a matrix (rows = outputs, cols = inputs). ----
  * A panel holds 16 rows, interleaved so that kernels read forward with one output row per lane; the bits of the
- * format are kept exactly. The last panel of a matrix is padded with zero rows. Nobody outside quant/ knows the order. */
+ * format are kept exactly. The last panel of a matrix is padded with zero rows. Nobody outside quant/ knows the order.
+ */
 
 #define NJ_PANEL_ROWS 16
 
 typedef struct nj_panels {
     const void *data; /* nj_panels_bytes(type, rows, cols) bytes, 64-aligned */
-    uint32_t    type, rows, cols;
+    uint32_t type, rows, cols;
 } nj_panels;
 
 /* Bytes of one panel of `cols` columns (a multiple of 64, so that panels stay aligned); 0 as nj_row_bytes. */
@@ -95,7 +118,8 @@ uint64_t nj_panel_bytes(uint32_t type, uint64_t cols);
 /* Bytes of all panels of a matrix; 0 as nj_row_bytes or for rows = 0. */
 uint64_t nj_panels_bytes(uint32_t type, uint64_t rows, uint64_t cols);
 
-/* Packs `rows` (1..16) rows in GGUF order (each nj_row_bytes long, contiguous) into one panel; missing rows are zero. */
+/* Packs `rows` (1..16) rows in GGUF order (each nj_row_bytes long, contiguous) into one panel; missing rows are zero.
+ */
 void nj_panel_pack(uint32_t type, const void *src, uint32_t rows, uint32_t cols, void *dst);
 
 /* Values of one row, out[cols]. Equal to nj_decode of the row that was packed. */
@@ -105,11 +129,11 @@ void nj_panels_row(const nj_panels *w, uint32_t row, float *out);
 
 typedef enum nj_isa { NJ_ISA_SCALAR, NJ_ISA_AVX2, NJ_ISA_AVX512, NJ_ISA_AMX, NJ_ISA_COUNT } nj_isa;
 
-/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of the panels [panel_begin, panel_end).
- *   x   [rows] pointers to w->cols floats, any alignment
- *   y   [rows] pointers to w->rows floats; outputs past w->rows and outside the panels are not touched
- * F32 recipe: per output four partial sums (columns by c mod 4), each one fma per column in ascending order, then
- * (s0 + s1) + (s2 + s3). So a result depends on its own row and output alone, and all tiers agree bit for bit. */
+/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of the panels [panel_begin,
+ * panel_end). x   [rows] pointers to w->cols floats, any alignment y   [rows] pointers to w->rows floats; outputs past
+ * w->rows and outside the panels are not touched F32 recipe: per output four partial sums (columns by c mod 4), each
+ * one fma per column in ascending order, then (s0 + s1) + (s2 + s3). So a result depends on its own row and output
+ * alone, and all tiers agree bit for bit. */
 typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t panel_end, const float *const *x,
                           float *const *y, uint32_t rows);
 
@@ -122,10 +146,10 @@ typedef void nj_scores_fn(const float *q, const void *keys, size_t stride, uint3
 typedef void nj_mix_fn(const float *weight, const void *values, size_t stride, uint32_t n, uint32_t dim, float *out);
 
 typedef struct nj_kernels {
-    nj_isa        isa;
+    nj_isa isa;
     nj_linear_fn *linear[NJ_TYPE_COUNT]; /* NULL for ids we don't read */
     nj_scores_fn *scores[NJ_TYPE_COUNT]; /* NULL but for F32, F16, Q8_0 */
-    nj_mix_fn    *mix[NJ_TYPE_COUNT];    /* likewise */
+    nj_mix_fn *mix[NJ_TYPE_COUNT];       /* likewise */
     /* Stores n floats as type F32, F16 or Q8_0 (n a multiple of 32), round to nearest even; NULL for others. */
     void (*store[NJ_TYPE_COUNT])(const float *x, void *dst, uint32_t n);
 } nj_kernels;
@@ -134,8 +158,8 @@ typedef struct nj_kernels {
  * NJ_ISA_SCALAR is the reference and always there. */
 const nj_kernels *nj_kernels_get(nj_isa isa);
 
-nj_isa      nj_isa_best(void);              /* the highest tier nj_kernels_get grants */
-const char *nj_isa_name(nj_isa isa);        /* "scalar", "avx2", "avx512", "amx" */
-int         nj_isa_find(const char *name);  /* the tier, or -1 */
+nj_isa nj_isa_best(void);            /* the highest tier nj_kernels_get grants */
+const char *nj_isa_name(nj_isa isa); /* "scalar", "avx2", "avx512", "amx" */
+int nj_isa_find(const char *name);   /* the tier, or -1 */
 
 #endif

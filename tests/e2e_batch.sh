@@ -64,8 +64,7 @@ complete() {
 } >"$work/in.jsonl"
 sha=$(sha256sum <"$work/in.jsonl")
 
-batch "$work/in.jsonl" "$work/1.jsonl" --parallel 1 --json >"$work/summary"
-check exit_status_is_0_with_error_lines "$([ $? = 0 ] || cat "$work/err")"
+check exit_status_is_0_with_error_lines "$(batch "$work/in.jsonl" "$work/1.jsonl" --parallel 1 --json >"$work/summary" || cat "$work/err")"
 check every_line_ends_exactly_once "$([ "$(keys "$work/1.jsonl" | sort | tr '\n' ' ')" = \
     '"greedy" "greet" "hot" "ids" "last" "long" "moon" "seeded" "stop" "url" line 3 line 6 line 7 line 8 ' ] || keys "$work/1.jsonl" | tr '\n' ' ')"
 for pair in 'line":3:invalid_json' 'line":6:duplicate_custom_id' 'line":7:missing_custom_id' 'line":8:invalid_custom_id' \
@@ -75,7 +74,7 @@ for pair in 'line":3:invalid_json' 'line":6:duplicate_custom_id' 'line":7:missin
 done
 check moon_has_three_answers "$(grep '"custom_id":"moon"' "$work/1.jsonl" | grep -q '"index":2,.*"usage":{"prompt_tokens":[0-9]*,"completion_tokens":[1-9]' || grep moon "$work/1.jsonl")"
 check stop_ends_before_its_string "$(texts "$work/1.jsonl" "$work/in.jsonl" | grep '^{"custom_id":"stop"' | grep -q '"answers":\["[^,.]*"\],"finish_reasons":\["stop"\]' || echo 'the answer holds a stop string')"
-check summary_counts "$(grep -q '"requests": 14,' "$work/summary" && grep -q '"answered": 6,' "$work/summary" && grep -q '"errors": 8,' "$work/summary" || tr '\n' ' ' <"$work/summary")"
+check summary_counts "$(for w in '"requests": 14,' '"answered": 6,' '"errors": 8,'; do grep -q "$w" "$work/summary" || echo "no $w"; done)"
 check input_is_not_touched "$([ "$sha" = "$(sha256sum <"$work/in.jsonl")" ] || echo changed)"
 
 texts "$work/1.jsonl" "$work/in.jsonl" >"$work/reference"
@@ -121,11 +120,17 @@ check files_of_another_kind_are_refused_and_untouched "$why"
 
 head -n 4 "$work/1.jsonl" >"$work/locked.jsonl"
 flock "$work/locked.jsonl" "$nightjar" batch -m "$model" -i "$work/in.jsonl" -o "$work/locked.jsonl" 2>"$work/err"
-check a_second_process_is_refused "$([ $? = 1 ] && grep -q 'another nightjar' "$work/err" || cat "$work/err")"
+status=$? why=
+[ $status = 1 ] || why="exit status $status"
+grep -q 'another nightjar' "$work/err" || why="$why $(cat "$work/err")"
+check a_second_process_is_refused "$why"
 
 { head -n 3 "$work/1.jsonl"; sed 's/"custom_id":"[a-z]*"/"custom_id":"of another day"/' "$work/1.jsonl" | grep -m1 'another day'; } >"$work/strange.jsonl"
 batch "$work/in.jsonl" "$work/strange.jsonl"
-check results_of_other_requests_are_told_and_kept "$(grep -q '1 results of requests that are not in' "$work/err" && grep -q 'another day' "$work/strange.jsonl" || cat "$work/err")"
+why=
+grep -q '1 results of requests that are not in' "$work/err" || why=$(cat "$work/err")
+grep -q 'another day' "$work/strange.jsonl" || why="$why the line has gone"
+check results_of_other_requests_are_told_and_kept "$why"
 
 # ---- A full disk ----
 
@@ -143,7 +148,7 @@ check a_full_disk_loses_nothing "$why$(twice "$work/full.jsonl")"
 # ---- Signals ----
 
 for i in $(seq 40); do
-    complete "r$i" "Night number $i was" ',"max_tokens":16'
+    complete "r$i" "Night number $i was" ',"max_tokens":12'
     [ $((i % 10)) != 0 ] || echo "broken line $i"
 done >"$work/many.jsonl"
 batch "$work/many.jsonl" "$work/many.ref" --quiet
@@ -173,9 +178,13 @@ begin=${EPOCHREALTIME/[.,]/}
 rm -f "$work/kill.jsonl"
 batch "$work/many.jsonl" "$work/kill.jsonl" --parallel 4
 span_us=$((${EPOCHREALTIME/[.,]/} - begin))
+# Under a sanitizer a run takes many times as long: fewer kills then, about four minutes of them.
+wanted=$((240 * 1000000 / (span_us / 2 + 1)))
+[ $wanted -lt 60 ] || wanted=60
+[ $wanted -gt 10 ] || wanted=10
 kills=0 hits=0 rounds=0 why=
 rm -f "$work/kill.jsonl"
-while [ $kills -lt 60 ] && [ -z "$why" ]; do
+while [ $kills -lt $wanted ] && [ -z "$why" ]; do
     had=$(lines "$work/kill.jsonl")
     us=$((RANDOM * span_us / 32768))
     "$nightjar" batch -m "$model" -i "$work/many.jsonl" -o "$work/kill.jsonl" --threads 2 --parallel 4 2>"$work/err" &
@@ -188,7 +197,7 @@ while [ $kills -lt 60 ] && [ -z "$why" ]; do
     [ "$(lines "$work/kill.jsonl")" -ge "$had" ] || why="$why lines were lost"
     [ "$(lines "$work/kill.jsonl")" = "$had" ] || hits=$((hits + 1))
     [ -z "$(twice "$work/kill.jsonl")" ] || why="$why twice: $(twice "$work/kill.jsonl")"
-    if [ $status = 0 ] || [ $kills = 60 ]; then
+    if [ $status = 0 ] || [ $kills = $wanted ]; then
         batch "$work/many.jsonl" "$work/kill.jsonl" || why="$why $(cat "$work/err")"
         [ "$(lines "$work/kill.jsonl")" = 44 ] || why="$why $(lines "$work/kill.jsonl") lines"
         texts "$work/kill.jsonl" "$work/many.jsonl" | cmp -s - "$work/many.texts" || why="$why other texts"
@@ -197,7 +206,7 @@ while [ $kills -lt 60 ] && [ -z "$why" ]; do
     fi
 done 2>/dev/null
 echo "kill -9: $kills kills, $hits runs that had added lines, $rounds batches done"
-[ $hits -ge 10 ] || why="$why only $hits runs had added lines before their end: the kills prove nothing"
-check sixty_kills_and_every_line_exactly_once "$why"
+[ $hits -ge $((wanted / 6)) ] || why="$why only $hits runs had added lines before their end: the kills prove nothing"
+check every_line_ends_exactly_once_after_random_kills "$why"
 
 [ $failures = 0 ]

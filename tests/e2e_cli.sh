@@ -208,6 +208,29 @@ test_run() {
     call 1 run "$nano" -p "$(printf 'word %.0s' {1..2000})" && says "context"; result long_prompt_is_told
 }
 
+# Waits at most 30 s until a file has something in it.
+wait_for() {
+    local end=$((SECONDS + 30))
+    until [ -s "$1" ]; do [ $SECONDS -lt $end ] || return 1; done
+}
+
+test_interrupt() {
+    needs ctrl_c_ends_an_answer "$nano" || return
+    local status=0 pid
+    : >"$out"
+    "$nj" run "$nano" -p "Once upon a time" --ignore-eos --ctx 1000 >"$out" 2>"$talk" </dev/null &
+    pid=$!
+    wait_for "$out" && kill -INT "$pid"
+    wait "$pid" || status=$?
+    [ "$status" -eq 130 ] && says "cancelled"; result ctrl_c_ends_an_answer
+    status=0
+    "$nj" quantize "$nano" "$work/i.gguf" q2_k --threads 1 >"$out" 2>"$talk" </dev/null &
+    pid=$!
+    wait_for "$work/i.gguf.part" && kill -INT "$pid"
+    wait "$pid" || status=$?
+    [ "$status" -eq 130 ] && [ ! -e "$work/i.gguf" ] && [ ! -e "$work/i.gguf.part" ]; result ctrl_c_leaves_no_half_file
+}
+
 # The chat at a terminal: two turns, a stopped answer, and leaving. `script` gives it a terminal.
 test_chat() {
     needs chat_remembers_and_leaves "$nano" || return
@@ -228,5 +251,6 @@ test_logits
 test_perplexity
 test_quantize
 test_run
+test_interrupt
 test_chat
 [ "$failures" -eq 0 ]

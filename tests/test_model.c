@@ -184,6 +184,8 @@ static void a_shape_bound_key_is_refused_with_the_reason(void **state)
     }
     assert_int_equal(open_with(MODEL, "nonsense", NULL, 0, &m, &err), -EINVAL);
     assert_non_null(strstr(err.text, "KEY=VALUE"));
+    assert_int_equal(open_with(MODEL, "rope.freq_bass=1", NULL, 0, &m, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "rope.freq_bass"));
 }
 
 /* Logits of the last of five tokens at positions 0..4. */
@@ -222,6 +224,7 @@ static void free_keys_can_be_overridden(void **state)
     assert_true(changes_logits(MODEL, "qwen3moe.rope.freq_base=500000", NULL, 0));
     assert_true(
         changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
+    assert_true(changes_logits(MODEL, "rope.scale_linear=4", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_used_count=1", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_weights_norm=false", NULL, 0));
     assert_false(changes_logits(MODEL, "general.name=other", NULL, 0));

@@ -1,12 +1,11 @@
 /* Pieces of every family of pre-tokenizers. The expected ones come from the patterns in the makers' tokenizer.json,
  * applied by another regular expression engine. */
+#include "tests/test.h"
+
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "engine/tokenizer.h"
 

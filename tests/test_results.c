@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,7 +198,7 @@ static void other_files_are_refused_and_left_alone(void **state)
                                          LINE_A "a note\n" LINE_B,
                                          "{\"custom_id\":\"a\"}\n",
                                          LINE_A "[1,2,3]\n",
-                                         "{\"id\":\"1\"}\n" LINE_A,
+                                         ("{\"id\":\"1\"}\n" LINE_A),
                                          "\n" };
     for (size_t i = 0; i < NJ_COUNT(other); i++) {
         nj_results r;

@@ -1,11 +1,8 @@
 /* The tokenizer over small vocabularies made here. Real vocabularies: test_tokenizer_golden.c; damaged ones:
  * test_tokenizer_hostile.c. */
+#include "tests/test.h"
+
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include "tests/tokenizer_build.h"
 

@@ -1,11 +1,8 @@
 /* Damaged vocabularies: each is refused with an error that names the key. */
+#include "tests/test.h"
+
 #include <errno.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include "tests/tokenizer_build.h"
 

@@ -55,14 +55,17 @@ static inline void tb_keys(const tb *v, gb *b, const char *model)
     for (int i = 0; i < v->count; i++) text[i] = v->text[i];
     gb_str(b, "tokenizer.ggml.model", model);
     gb_strings(b, "tokenizer.ggml.tokens", (uint64_t)v->count, text);
-    gb_array(b, "tokenizer.ggml.token_type", NJ_META_I32, (uint64_t)v->count, v->type, sizeof v->type[0] * (size_t)v->count);
+    gb_array(b, "tokenizer.ggml.token_type", NJ_META_I32, (uint64_t)v->count, v->type, 4 * (size_t)v->count);
     if (strcmp(model, "llama") == 0)
-        gb_array(b, "tokenizer.ggml.scores", NJ_META_F32, (uint64_t)v->count, v->score, sizeof(float) * (size_t)v->count);
+        gb_array(b, "tokenizer.ggml.scores", NJ_META_F32, (uint64_t)v->count, v->score, 4 * (size_t)v->count);
     else gb_strings(b, "tokenizer.ggml.merges", (uint64_t)v->merges, v->merge);
 }
 
 /* Ids of tb_bpe beyond the bytes 0 to 255. */
-enum { TB_HE = 256, TB_LL, TB_HELL, TB_HELLO, TB_SP_T, TB_SP_TH, TB_SP_THE, TB_AA, TB_AAAA, TB_BOS, TB_END, TB_ENDING, TB_THINK, TB_E_ACUTE };
+enum {
+    TB_HE = 256, TB_LL, TB_HELL, TB_HELLO, TB_SP_T, TB_SP_TH, TB_SP_THE, TB_AA, TB_AAAA, /* merges */
+    TB_BOS, TB_END, TB_ENDING, TB_THINK, TB_E_ACUTE
+};
 
 /* Byte-level BPE with a few merges, two control tokens of which one starts with the other, and a user-defined one. */
 static inline void tb_bpe(tb *v)
