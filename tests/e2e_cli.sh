@@ -6,9 +6,8 @@ cd "$(dirname "$0")/.." || exit 2
 nj=${NIGHTJAR:-./nightjar}
 golden=../shared/golden
 nano=$golden/models/nano-bf16.gguf
-[ -e "$nano" ] || nano=$(ls appliance/demo/*.gguf 2>/dev/null | head -n 1)
-tiny=tests/data/logits/llama.gguf
-[ -e "$tiny" ] || tiny=$golden/logits/llama.gguf
+[ -e "$nano" ] || nano=appliance/demo/nano-q8_0.gguf
+tiny=tests/data/logits/qwen3moe.gguf
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 out=$work/out talk=$work/talk
@@ -151,7 +150,7 @@ test_logits() {
     call 1 logits "$tiny" --tokens 5,320 -o "$work/no.f32" && says "outside the vocabulary" && [ ! -e "$work/no.f32" ]
     result logits_check_ids
     call 1 logits "$tiny" --tokens 5 --set block_count=1 && says "shapes"; result shape_keys_are_refused
-    call 0 logits "$tiny" --tokens 5,6 --set llama.rope.freq_base=777 && ! cmp -s "$out" <(head -c 2560 "$work/whole.f32")
+    call 0 logits "$tiny" --tokens 5,6 --set qwen3moe.rope.freq_base=777 && ! cmp -s "$out" <(head -c 2560 "$work/whole.f32")
     result free_keys_are_set
 }
 
@@ -174,6 +173,11 @@ test_perplexity() {
 
 test_quantize() {
     needs quantize_writes_a_smaller_model "$nano" || return
+    local nano=$nano
+    if [ "$nano" = appliance/demo/nano-q8_0.gguf ]; then # where the original is absent, something that may stand for it
+        call 0 quantize "$nano" "$work/nano-bf16.gguf" BF16 --allow-requantize -q; result quantize_widens
+        nano=$work/nano-bf16.gguf
+    fi
     call 0 quantize "$nano" "$work/q.gguf" q4_k_m && prints "experts" && [ -s "$work/q.gguf" ] &&
         call 0 inspect "$work/q.gguf" && prints "q4_k"
     result quantize_writes_a_smaller_model
@@ -224,7 +228,7 @@ test_interrupt() {
     wait "$pid" || status=$?
     [ "$status" -eq 130 ] && says "cancelled"; result ctrl_c_ends_an_answer
     status=0
-    "$nj" quantize "$nano" "$work/i.gguf" q2_k --threads 1 >"$out" 2>"$talk" </dev/null &
+    "$nj" quantize "$nano" "$work/i.gguf" q2_k --threads 1 --allow-requantize >"$out" 2>"$talk" </dev/null &
     pid=$!
     wait_for "$work/i.gguf.part" && kill -INT "$pid"
     wait "$pid" || status=$?
@@ -234,7 +238,10 @@ test_interrupt() {
 # The chat at a terminal: two turns, a stopped answer, and leaving. `script` gives it a terminal.
 test_chat() {
     needs chat_remembers_and_leaves "$nano" || return
-    command -v script >/dev/null || { echo "SKIP chat_remembers_and_leaves: script is not installed"; return; }
+    if ! script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+        echo "SKIP chat_remembers_and_leaves: there is no terminal to be had (script)"
+        return
+    fi
     local status=0
     { printf 'Hello there\n'; printf '/stats\n'; printf '/quit\n'; } |
         timeout 60 script -qec "$nj run $nano -n 12 --seed 1 --stats" /dev/null >"$talk" 2>&1 || status=$?
