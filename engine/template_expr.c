@@ -20,9 +20,19 @@ void tp_node_push(tp_ctx *c, tp_node *list, tp_node *kid)
     list->kid[list->n++] = kid;
 }
 
+/* Renders in several threads read the tree's strings: what strings remember about themselves is filled in now, and none
+ * may be extended in place. */
+static void freeze(tp_ctx *c, tp_str *s)
+{
+    tp_chars(c, s);
+    tp_str_hash(c, s);
+    s->rope = NULL;
+}
+
 tp_str *tp_intern(tp_ctx *c, tp_str *name)
 {
     tp_value known;
+    freeze(c, name);
     if (tp_dict_get(c, &c->names, tp_of_str(name), &known)) return known.s;
     tp_dict_set(c, &c->names, tp_of_str(name), tp_of_str(name));
     return name;
@@ -112,6 +122,7 @@ void tp_parse_enter(tp_ctx *c)
 static tp_node *constant(tp_ctx *c, tp_value v)
 {
     tp_node *n = tp_node_new(c, N_CONST, c->line);
+    if (v.type == T_STR) freeze(c, v.s);
     n->value = v;
     return n;
 }

@@ -90,7 +90,8 @@ static tp_value f_truncate(tp_ctx *c, tp_call *call)
     if (have < 0) tp_fail(c, -EINVAL, "truncate needs text, not %s", tp_type_name(s));
     if (length < end_chars || leeway < 0)
         tp_fail(c, -EINVAL, "truncate: the length must be at least %" PRId64, end_chars);
-    if (s.type != T_STR || have <= length || have - length <= leeway) return s;
+    if (have <= length || have - length <= leeway) return s;
+    if (s.type != T_STR) tp_fail(c, -EINVAL, "truncate needs text, not %s", tp_type_name(s));
     s = tp_slice_str(c, s, 0, length - end_chars, 1, length - end_chars);
     if (!kill_words) {
         int64_t space = tp_rfind(c, s.s->data, s.s->len, " ", 1);

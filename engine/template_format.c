@@ -241,7 +241,8 @@ tp_value tp_percent(tp_ctx *c, tp_value format, tp_value args)
         f.align = f.align ? f.align : f.fill[0] == '0' ? '=' : '>';
         percent_one(c, &b, f, v, format.aux);
     }
-    uint32_t given = args.type == T_TUPLE ? args.l->n : args.type == T_DICT || args.type == T_LIST ? 0 : 1;
+    bool indexable = args.type == T_DICT || args.type == T_LIST || args.type == T_RANGE || args.type == T_UNDEFINED;
+    uint32_t given = args.type == T_TUPLE ? args.l->n : !indexable;
     if (a.used < given) tp_fail(c, -EINVAL, "not all arguments are used by the format");
     tp_value r = tp_done(c, &b);
     r.aux = format.aux;

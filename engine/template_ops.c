@@ -284,7 +284,7 @@ tp_value tp_get_slice(tp_ctx *c, tp_value v, tp_value start, tp_value stop, tp_v
 {
     int64_t by = 1, n = tp_length(c, v);
     if (v.type == T_UNDEFINED) tp_fail_undefined(c, v);
-    if (!is_sequence(v) && v.type != T_RANGE) return tp_undefined_attr(v, tp_cstr(c, "slice").s);
+    if (!is_sequence(v) && v.type != T_RANGE) tp_fail(c, -EINVAL, "a %s can't be sliced", tp_type_name(v));
     if (step.type != T_NONE && !tp_as_int(step, &by)) tp_fail(c, -EINVAL, "a slice needs whole numbers");
     if (by == 0) tp_fail(c, -EINVAL, "the step of a slice can't be zero");
     int64_t low = by < 0 ? -1 : 0, high = by < 0 ? n - 1 : n;
@@ -295,8 +295,13 @@ tp_value tp_get_slice(tp_ctx *c, tp_value v, tp_value start, tp_value stop, tp_v
     int64_t count = by > 0 ? (to - from + by - 1) / by : (from - to - by - 1) / -by;
     if (count < 0) count = 0;
     if (v.type == T_STR) return tp_slice_str(c, v, from, from + count, by, count);
-    tp_list *l = tp_list_new(c, (uint32_t)(v.type == T_RANGE && count > TP_STEPS_MAX ? 0 : count));
-    for (int64_t k = 0, at = from; k < count; k++, at += by)
-        tp_list_push(c, l, v.type == T_RANGE ? tp_int(v.range->start + at * v.range->step) : v.l->v[at]);
+    if (v.type == T_RANGE) {
+        const tp_range *r = v.range;
+        tp_range *part = tp_alloc(c, 1, sizeof *part);
+        *part = (tp_range){ r->start + from * r->step, r->start + to * r->step, r->step * by, count };
+        return (tp_value){ .type = T_RANGE, .range = part };
+    }
+    tp_list *l = tp_list_new(c, (uint32_t)count);
+    for (int64_t k = 0, at = from; k < count; k++, at += by) tp_list_push(c, l, v.l->v[at]);
     return tp_of_list(v.type == T_TUPLE ? T_TUPLE : T_LIST, l);
 }

@@ -45,7 +45,7 @@ static tp_node *parse_for(tp_ctx *c, tp_node *n)
 /* N_IF: kid are condition, body, condition, body ...; orelse. */
 static tp_node *parse_if(tp_ctx *c, tp_node *n)
 {
-    static const char *const ENDS[] = { "elif", "else", "endif", NULL };
+    static const char *const ENDS[] = { "endif", "elif", "else", NULL };
     n->kind = N_IF;
     do {
         tp_node_push(c, n, tp_parse_tuple(c, false, NULL));
@@ -128,7 +128,7 @@ static tp_node *parse_macro(tp_ctx *c, tp_node *n)
 static tp_node *parse_call_block(tp_ctx *c, tp_node *n)
 {
     n->kind = N_CALLBLOCK;
-    n->name = tp_cstr(c, "caller").s;
+    n->name = tp_intern(c, tp_cstr(c, "caller").s);
     if (tp_at_op(c, '(')) parse_signature(c, n);
     n->a = tp_parse_expr(c, true);
     if (n->a->kind != N_CALL) tp_fail(c, -EINVAL, "{%% call %%} needs a call, like {%% call name(arguments) %%}");

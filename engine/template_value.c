@@ -252,8 +252,8 @@ static void dict_grow(tp_ctx *c, tp_dict *d)
 
 bool tp_dict_get(tp_ctx *c, const tp_dict *d, tp_value key, tp_value *out)
 {
-    if (!d->live) return false;
-    tp_entry *e = find(c, d, key, hash(c, key));
+    uint32_t h = hash(c, key); /* also for an empty dict: some keys are errors */
+    tp_entry *e = d->live ? find(c, d, key, h) : NULL;
     if (e) *out = e->value;
     return e != NULL;
 }

@@ -82,27 +82,25 @@ static bool is_sensitive(long layer, uint32_t layers)
     return layer < eighth || layer >= 7 * (long)layers / 8 || (layer - eighth) % 3 == 2;
 }
 
-static uint32_t type_of_k_m(int mix, const nj_mix_model *model, const char *part, long layer)
+/* The type, or `floor` where that has more bits. */
+static uint32_t at_least(uint32_t type, uint32_t floor)
 {
-    uint32_t base = mix == NJ_MIX_Q4_K_M ? NJ_Q4_K : NJ_Q5_K;
-    bool is_v = !strcmp(part, "attn_v.weight"), is_k = !strcmp(part, "attn_k.weight");
-    if (layer < 0) return base;
-    if (model->experts && (is_v || is_k)) return NJ_Q8_0;
-    if (!strcmp(part, "attn_qkv.weight")) return base == NJ_Q4_K ? NJ_Q5_K : NJ_Q6_K;
-    /* ffn_down, ffn_down_exps, ffn_down_shexp */
-    if ((is_v || !strncmp(part, "ffn_down", 8)) && is_sensitive(layer, model->layers)) return NJ_Q6_K;
-    return base;
+    uint32_t weights, bytes, floor_weights, floor_bytes;
+    if (!nj_format_size(type, &weights, &bytes) || !nj_format_size(floor, &floor_weights, &floor_bytes)) return type;
+    return bytes * floor_weights < floor_bytes * weights ? floor : type;
 }
 
-static uint32_t at_least_q6_k(uint32_t type)
+/* What the part of a layer gets from a mix whose plain type is `base`. */
+static uint32_t type_of_part(uint32_t base, bool k_m, const nj_mix_model *model, const char *part, long layer)
 {
-    switch (type) {
-    case NJ_F32:
-    case NJ_F16:
-    case NJ_BF16:
-    case NJ_Q8_0: return type;
-    default: return NJ_Q6_K;
-    }
+    bool is_v = !strcmp(part, "attn_v.weight");
+    if (model->experts && (is_v || !strcmp(part, "attn_k.weight"))) return at_least(base, NJ_Q8_0);
+    if (model->experts && !strcmp(part, "attn_output.weight")) return at_least(base, NJ_Q5_K);
+    if (!k_m) return base;
+    if (!strcmp(part, "attn_qkv.weight")) return base == NJ_Q4_K ? NJ_Q5_K : NJ_Q6_K;
+    /* ffn_down, ffn_down_exps, ffn_down_shexp */
+    bool is_down = !strncmp(part, "ffn_down", 8);
+    return (is_v || is_down) && is_sensitive(layer, model->layers) ? NJ_Q6_K : base;
 }
 
 /* The type itself, or the nearest with a block that divides the row. */
@@ -119,8 +117,9 @@ uint32_t nj_mix_type(int mix, const nj_mix_model *model, const char *name, const
     const char *part = part_of(name, &layer);
     if (dims_count == 0 || stays_f32(part, dims, dims_count)) return NJ_F32;
 
-    bool is_mix = mix == NJ_MIX_Q4_K_M || mix == NJ_MIX_Q5_K_M;
-    uint32_t type = is_mix ? type_of_k_m(mix, model, part, layer) : (uint32_t)mix;
+    bool k_m = mix == NJ_MIX_Q4_K_M || mix == NJ_MIX_Q5_K_M;
+    uint32_t type = k_m ? (mix == NJ_MIX_Q4_K_M ? NJ_Q4_K : NJ_Q5_K) : (uint32_t)mix;
+    if (layer >= 0) type = type_of_part(type, k_m, model, part, layer);
     bool is_output = !strcmp(name, "output.weight") || (model->tied && !strcmp(name, "token_embd.weight"));
-    return fit_row(is_output ? at_least_q6_k(type) : type, dims[0]);
+    return fit_row(is_output ? at_least(type, NJ_Q6_K) : type, dims[0]);
 }

@@ -59,7 +59,8 @@ void nj_decode(uint32_t type, const void *blocks, float *out, size_t n);
 /* True for the types nj_encode can write. */
 bool nj_can_encode(uint32_t type);
 
-/* Rounds `n` finite values (whole blocks) to the type, minimising squared error; deterministic.
+/* Rounds `n` finite values (whole blocks) to the type, minimising squared error (Q2_K..Q6_K count errors of large
+ * values somewhat more); deterministic, the same for every compiler. Values too large for the type become its largest.
  * A value that is not finite is treated as 0. Types: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K..Q6_K IQ4_NL IQ4_XS
  * MXFP4. */
 void nj_encode(uint32_t type, const float *x, void *blocks, size_t n);
@@ -73,11 +74,12 @@ float nj_bf16_to_f32(uint16_t h);
  * A mix is a plain type we can write, by its GGUF id, or one of the ids below. Whatever the mix,
  *   - tensors of one dimension, biases, norms, the router (ffn_gate_inp*) and rope factors are F32;
  *   - the output matrix, or a tied token_embd, has at least the bits of Q6_K;
+ *   - in a model with experts, beside which attention is small, attn_k and attn_v have at least the bits of Q8_0, and
+ *     attn_output those of Q5_K (perplexity of a 15M model in Q3_K: +1.0% instead of +1.4%);
  *   - a type whose block does not divide the row gives way to one of 32 weights: Q2_K, Q3_K and IQ4_XS to IQ4_NL,
  *     Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where 32 does not divide it either, to F16.
  * Q4_K_M and Q5_K_M are Q4_K and Q5_K, but Q6_K for attn_v and ffn_down in the first and last eighth of the layers and
- * every third between; one type up (Q5_K, Q6_K) for a fused attn_qkv; and, in a model with experts, beside which
- * attention is small, Q8_0 for attn_k and attn_v. */
+ * every third between, and one type up (Q5_K, Q6_K) for a fused attn_qkv. */
 enum nj_mix { NJ_MIX_Q4_K_M = 100, NJ_MIX_Q5_K_M = 101 };
 
 /* What the choice depends on. */

@@ -413,18 +413,24 @@ static void k_m_mixes_raise_sensitive_layers(void **state)
         snprintf(name, sizeof name, "blk.%d.attn_v.weight", layer);
         assert_int_equal(type_of(NJ_Q4_K, dense, name, 4096), NJ_Q4_K);
     }
+    assert_int_equal(type_of(NJ_MIX_Q4_K_M, dense, "blk.20.attn_qkv.weight", 3072), NJ_Q5_K);
+    assert_int_equal(type_of(NJ_MIX_Q5_K_M, dense, "blk.20.attn_qkv.weight", 3072), NJ_Q6_K);
 }
 
-static void k_m_mixes_give_experts_small_attention_q8_0(void **state)
+static void attention_beside_experts_has_more_bits(void **state)
 {
     (void)state;
     assert_int_equal(type_of(NJ_MIX_Q4_K_M, moe, "blk.20.attn_v.weight", 2048), NJ_Q8_0);
     assert_int_equal(type_of(NJ_MIX_Q4_K_M, moe, "blk.20.attn_k.weight", 2048), NJ_Q8_0);
+    assert_int_equal(type_of(NJ_Q3_K, moe, "blk.20.attn_v.weight", 2048), NJ_Q8_0);
+    assert_int_equal(type_of(NJ_BF16, moe, "blk.20.attn_v.weight", 2048), NJ_BF16);
+    assert_int_equal(type_of(NJ_Q3_K, moe, "blk.20.attn_output.weight", 2048), NJ_Q5_K);
+    assert_int_equal(type_of(NJ_Q5_1, moe, "blk.20.attn_output.weight", 2048), NJ_Q5_1);
+    assert_int_equal(type_of(NJ_Q6_K, moe, "blk.20.attn_output.weight", 2048), NJ_Q6_K);
+    assert_int_equal(type_of(NJ_Q3_K, dense, "blk.20.attn_output.weight", 2048), NJ_Q3_K);
     assert_int_equal(type_of(NJ_MIX_Q4_K_M, moe, "blk.20.attn_q.weight", 2048), NJ_Q4_K);
     assert_int_equal(type_of(NJ_MIX_Q4_K_M, moe, "blk.0.ffn_down_exps.weight", 768), NJ_Q6_K);
     assert_int_equal(type_of(NJ_MIX_Q4_K_M, moe, "blk.0.ffn_gate_exps.weight", 2048), NJ_Q4_K);
-    assert_int_equal(type_of(NJ_MIX_Q4_K_M, dense, "blk.20.attn_qkv.weight", 3072), NJ_Q5_K);
-    assert_int_equal(type_of(NJ_MIX_Q5_K_M, dense, "blk.20.attn_qkv.weight", 3072), NJ_Q6_K);
 }
 
 static void rows_that_blocks_do_not_divide_get_smaller_blocks(void **state)
@@ -471,7 +477,7 @@ int main(void)
         cmocka_unit_test(norms_biases_routers_and_factors_stay_f32),
         cmocka_unit_test(the_output_matrix_has_at_least_q6_k),
         cmocka_unit_test(k_m_mixes_raise_sensitive_layers),
-        cmocka_unit_test(k_m_mixes_give_experts_small_attention_q8_0),
+        cmocka_unit_test(attention_beside_experts_has_more_bits),
         cmocka_unit_test(rows_that_blocks_do_not_divide_get_smaller_blocks),
         cmocka_unit_test(mixes_are_found_by_name),
     };
