@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_DEFAULT = 256, ROWS_LIMIT = 4096 };
+enum { ROWS_DEFAULT = 256 };
 
 static int choose_kernels(nj_engine *e, int isa, nj_error *err)
 {
@@ -32,10 +32,12 @@ int nj_engine_new(nj_engine **out, const nj_model *m, const nj_engine_options *o
     if (!e) return nj_fail(err, -ENOMEM, "no memory");
     e->m = m;
     e->context = opt->context ? opt->context : m->h.context;
-    uint32_t rows = opt->rows_max ? opt->rows_max : ROWS_DEFAULT;
-    e->step = (nj_step){ .m = m, .kv = &e->kv, .rows_max = rows < ROWS_LIMIT ? rows : ROWS_LIMIT };
-    uint32_t kv_type = opt->kv_type_set ? opt->kv_type : NJ_F16;
+    e->step = (nj_step){ .m = m, .kv = &e->kv, .rows_max = opt->rows_max ? opt->rows_max : ROWS_DEFAULT };
+    uint32_t kv_type = opt->kv_type || opt->kv_type_set ? opt->kv_type : NJ_F16;
     int rc = choose_kernels(e, opt->isa, err);
+    if (!rc && e->step.rows_max > NJ_STEP_ROWS_MAX)
+        rc =
+            nj_fail(err, -EINVAL, "a step of %u rows is too large, the most is %u", e->step.rows_max, NJ_STEP_ROWS_MAX);
     if (!rc && (kv_type >= NJ_TYPE_COUNT || !e->step.kernels->store[kv_type]))
         rc = nj_fail(err, -EINVAL, "the KV cache can be f16, f32 or q8_0, not %s", nj_format_name(kv_type));
     if (!rc) rc = nj_kv_init(&e->kv, m, kv_type, kv_budget(opt), err);

@@ -92,6 +92,20 @@ static bool prefix_evict(nj_kv *kv)
     return false;
 }
 
+/* Drops one page of a window that no sequence sees any more; false when there is none. The node stays: who comes later
+ * can't take over positions whose window reaches back to the page. */
+static bool window_evict(nj_kv *kv)
+{
+    for (nj_prefix *p = kv->oldest; p; p = p->newer)
+        for (uint32_t g = 0; g < kv->m->groups; g++)
+            if (kv->m->group[g].window && p->page[g] && p->page[g]->refs == 1) {
+                page_unref(kv, p->page[g]);
+                p->page[g] = NULL;
+                return true;
+            }
+    return false;
+}
+
 static nj_prefix *prefix_add(nj_kv *kv, nj_prefix *parent, const nj_sequence *s, uint32_t index)
 {
     nj_prefix *p = nj_new(nj_prefix);
@@ -138,7 +152,7 @@ static int page_new(nj_kv *kv, uint8_t group, nj_kv_page **out)
 {
     uint64_t size = kv->page_bytes[group];
     while (!kv->free_pages[group] && kv->bytes + size > kv->bytes_max)
-        if (!free_page_return(kv) && !prefix_evict(kv)) return -ENOSPC;
+        if (!free_page_return(kv) && !prefix_evict(kv) && !window_evict(kv)) return -ENOSPC;
     nj_kv_page *page = kv->free_pages[group];
     if (page) {
         kv->free_pages[group] = page->next_free;
@@ -215,11 +229,27 @@ void nj_kv_release(nj_kv *kv, nj_sequence *s)
     s->pages = s->length = 0;
 }
 
+/* The node holds the same bits as the sequence's own page: one copy is enough for both. */
+static void share_page(nj_kv *kv, nj_kv_page **own, nj_kv_page **indexed)
+{
+    if (*own == *indexed || !*own) return;
+    if (*indexed) {
+        page_unref(kv, *own);
+        *own = *indexed;
+    } else {
+        *indexed = *own; /* a window had left it behind */
+    }
+    (*own)->refs++;
+}
+
 void nj_kv_settle(nj_kv *kv, nj_sequence *s)
 {
     while (s->indexed < s->length / NJ_KV_PAGE) {
         nj_prefix *p = prefix_find(kv, s->prefix, s->token + (size_t)s->indexed * NJ_KV_PAGE);
-        if (!p && !(p = prefix_add(kv, s->prefix, s, s->indexed))) break; /* no memory: not shared, still right */
+        if (p)
+            for (uint32_t g = 0; g < kv->m->groups; g++) share_page(kv, &s->page[g][s->indexed], &p->page[g]);
+        else if (!(p = prefix_add(kv, s->prefix, s, s->indexed)))
+            break; /* no memory: not shared, still right */
         stand_on(s, p, s->indexed + 1);
         prefix_touch(kv, p);
     }
@@ -277,6 +307,7 @@ uint64_t nj_kv_bytes_for(const nj_kv *kv, uint32_t length)
 
 void nj_kv_free(nj_kv *kv)
 {
+    if (!kv->m) return; /* never initialised */
     while (prefix_evict(kv)) {
     }
     while (free_page_return(kv)) {

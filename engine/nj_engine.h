@@ -1,8 +1,8 @@
 /* The model: tokenizer, chat template, layer program, paged KV, sampler, and the scheduler that answers requests.
  *
  * Ownership: a model owns its weights, tokenizer and template and outlives every engine made from it; an engine owns
- * its workers, KV pages and sequences. Threads: a model is read-only after opening and may be shared; one thread at a
- * time calls into an engine. */
+ * its workers, KV pages and sessions; who makes a sequence of his own frees it before the engine. Threads: a model is
+ * read-only after opening and may be shared; one thread at a time calls into an engine. */
 #ifndef NJ_ENGINE_H
 #define NJ_ENGINE_H
 
@@ -112,13 +112,15 @@ nj_key_kind nj_key_describe(const char *arch, const char *key, const char **sent
 
 typedef struct nj_engine nj_engine;
 
+enum { NJ_STEP_ROWS_MAX = 4096 };
+
 typedef struct nj_engine_options {
     uint32_t threads;      /* 0: one per physical core */
     int isa;               /* nj_isa, or -1: the best this CPU has */
-    uint32_t kv_type;      /* NJ_F16 (also when 0 and kv_type_set is false), NJ_F32 or NJ_Q8_0 */
-    bool kv_type_set;      /* NJ_F32 is 0, so say that it was meant */
+    uint32_t kv_type;      /* NJ_F16, NJ_F32 or NJ_Q8_0 */
+    bool kv_type_set;      /* kv_type 0 is F32 only with this; else it means F16 */
     uint32_t context;      /* positions a sequence may have; 0: the model's */
-    uint32_t rows_max;     /* rows per step; 0: 256 */
+    uint32_t rows_max;     /* rows per step, at most NJ_STEP_ROWS_MAX; 0: 256 */
     uint64_t kv_bytes_max; /* budget for KV pages; 0: half of the memory available now */
 } nj_engine_options;
 

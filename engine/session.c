@@ -24,9 +24,12 @@ struct nj_session {
     size_t out_count, out_cap;
     nj_top *top; /* [out_count][top_count] */
     size_t top_cap;
+    nj_buf piece; /* bytes of one token, kept to spare an allocation per token */
     nj_finish finish;
-    bool parked;   /* lost its pages to older requests; waits until one of them ends */
-    uint32_t rows; /* in the step being formed */
+    bool prompt_ready;   /* all of the prompt has been computed once */
+    uint32_t retried_at; /* tokens it had when it was last computed from scratch for lack of pages */
+    bool parked;         /* lost its pages to older requests; waits until one of them ends */
+    uint32_t rows;       /* in the step being formed */
     char error[256];
 };
 
@@ -99,26 +102,41 @@ void nj_session_free(nj_engine *e, nj_session *s)
     nj_sequence_free(e, s->sequence);
     nj_sampler_free(s->sampler);
     nj_answer_free(&s->answer);
+    nj_buf_free(&s->piece);
     free(s->top);
     free(s->out);
     free(s->token);
     free(s);
 }
 
-/* Ends a session: its pages go back at once (indexed ones stay for others), and parked sessions may try again.
+/* Parked sessions go on, oldest first, as far as the cache will hold them beside those that run. */
+static void unpark(nj_engine *e)
+{
+    uint64_t bytes = 0;
+    for (const nj_session *s = e->sessions; s; s = s->next)
+        if (s->finish == NJ_RUNNING && !s->parked) bytes += nj_kv_bytes_for(&e->kv, s->token_count + NJ_KV_PAGE);
+    for (nj_session *s = e->sessions; s; s = s->next) {
+        if (s->finish != NJ_RUNNING || !s->parked) continue;
+        bytes += nj_kv_bytes_for(&e->kv, s->token_count + NJ_KV_PAGE);
+        if (bytes > e->kv.bytes_max) return;
+        s->parked = false;
+    }
+}
+
+/* Ends a session: its pages go back at once (indexed ones stay for others), which may let parked sessions go on.
  * Returns 0, or -ENOMEM when the end of the text could not be kept. */
 static int finish(nj_engine *e, nj_session *s, nj_finish how)
 {
     s->finish = how;
     int rc = nj_answer_end(&s->answer);
     nj_kv_release(&e->kv, s->sequence);
-    for (nj_session *other = e->sessions; other; other = other->next) other->parked = false;
+    unpark(e);
     return rc;
 }
 
 void nj_session_cancel(nj_session *s)
 {
-    if (s->finish == NJ_RUNNING) s->finish = NJ_FINISH_CANCELLED; /* its pages go back with nj_session_free */
+    if (s->finish == NJ_RUNNING) s->finish = NJ_FINISH_CANCELLED; /* the next nj_engine_run takes its pages back */
 }
 
 /* ---- Forming a step ---- */
@@ -159,6 +177,8 @@ static int form_step(nj_engine *e, uint32_t *n)
 {
     int rc = 0;
     *n = 0;
+    for (nj_session *s = e->sessions; s; s = s->next)
+        if (s->finish == NJ_FINISH_CANCELLED && s->sequence->length && (rc = finish(e, s, s->finish)) != 0) return rc;
     for (nj_session *s = e->sessions; s; s = s->next) {
         s->rows = 0;
         if (s->finish != NJ_RUNNING || s->parked || s->token_count <= s->prompt_len || *n == e->step.rows_max) continue;
@@ -175,8 +195,8 @@ static int form_step(nj_engine *e, uint32_t *n)
 }
 
 /* Nobody could grow: the youngest request gives its pages up and waits, to be computed again later (the same bits come
- * out). When the oldest alone is left and still can't grow, the cache can never hold it. False: nothing is left to run.
- */
+ * out). When the oldest alone is left and can't grow even from scratch, the cache can never hold it. False: nothing is
+ * left to run. */
 static bool make_room(nj_engine *e)
 {
     nj_session *oldest = NULL, *youngest = NULL;
@@ -188,38 +208,51 @@ static bool make_room(nj_engine *e)
     if (!oldest) return false;
     if (!youngest) {
         oldest->parked = false; /* those that it made room for were cancelled or freed */
-    } else if (youngest == oldest) {
-        snprintf(oldest->error, sizeof oldest->error,
-                 "the KV cache of %.3f GB can't hold %u positions, which need %.3f GB", (double)e->kv.bytes_max / 1e9,
-                 oldest->token_count, (double)nj_kv_bytes_for(&e->kv, oldest->token_count) / 1e9);
-        if (finish(e, oldest, NJ_FINISH_ERROR)) snprintf(oldest->error, sizeof oldest->error, "no memory");
-    } else {
+    } else if (youngest != oldest || youngest->token_count > youngest->retried_at) {
+        /* Once per new token also for the last one: it may hold pages beside shared ones that nobody else uses. */
         nj_kv_release(&e->kv, youngest->sequence);
-        youngest->parked = true;
+        youngest->parked = youngest != oldest;
+        youngest->retried_at = youngest->token_count;
         e->stats.preemptions++;
+    } else {
+        snprintf(oldest->error, sizeof oldest->error,
+                 "the KV cache of %.1f MB can't hold %u positions, which need %.1f MB", (double)e->kv.bytes_max / 1e6,
+                 oldest->token_count, (double)nj_kv_bytes_for(&e->kv, oldest->token_count) / 1e6);
+        if (finish(e, oldest, NJ_FINISH_ERROR)) snprintf(oldest->error, sizeof oldest->error, "no memory");
     }
     return true;
 }
 
 /* ---- After a step ---- */
 
-static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *logits)
+/* Room for one more token of the answer. The alternatives lie in one array; when it moves, the tokens point anew. */
+static int reserve_token(nj_session *s)
 {
-    const nj_tokenizer *t = e->m->tokenizer;
+    const nj_top *before = s->top;
     if (nj_array_grow(&s->token, &s->token_cap, s->token_count + 1, sizeof *s->token) ||
         nj_array_grow(&s->out, &s->out_cap, s->out_count + 1, sizeof *s->out) ||
         nj_array_grow(&s->top, &s->top_cap, (s->out_count + 1) * s->top_count, sizeof *s->top))
         return -ENOMEM;
+    for (size_t i = 0; s->top != before && i < s->out_count; i++) s->out[i].top = s->top + i * s->top_count;
+    return 0;
+}
+
+static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *logits)
+{
+    int rc = reserve_token(s);
+    if (rc) return rc;
     nj_token_out out = { .token = token };
-    if (s->logprobs)
-        nj_logprobs(logits, (int32_t)e->m->h.vocab, token, &out.logprob, s->top + s->out_count * s->top_count,
-                    s->top_count);
+    if (s->logprobs) {
+        nj_top *top = s->top_count ? s->top + s->out_count * s->top_count : NULL;
+        nj_logprobs(logits, (int32_t)e->m->h.vocab, token, &out.logprob, top, s->top_count);
+        out.top = top;
+    }
     s->token[s->token_count++] = token;
     nj_sampler_accept(s->sampler, token);
-    nj_buf text = { 0 };
-    nj_token_text(t, token, false, &text);
-    int rc = text.failed ? text.failed : nj_answer_add(&s->answer, text.data ? text.data : "", text.len);
-    nj_buf_free(&text);
+    nj_buf_clear(&s->piece);
+    nj_token_text(e->m->tokenizer, token, false, &s->piece);
+    rc =
+        s->piece.failed ? s->piece.failed : nj_answer_add(&s->answer, s->piece.data ? s->piece.data : "", s->piece.len);
     out.text_end = (uint32_t)s->answer.raw_bytes;
     s->out[s->out_count++] = out;
     return rc;
@@ -229,6 +262,7 @@ static int keep_token(nj_engine *e, nj_session *s, int32_t token, const float *l
 static int take_logits(nj_engine *e, nj_session *s, const float *logits)
 {
     int32_t token = nj_sampler_pick(s->sampler, logits);
+    s->prompt_ready = true;
     if (!s->ignore_eos && nj_token_is_end(e->m->tokenizer, token)) return finish(e, s, NJ_FINISH_STOP);
     int rc = keep_token(e, s, token, logits);
     if (rc) return rc;
@@ -294,7 +328,6 @@ const char *nj_session_text(const nj_session *s, size_t *len)
 
 const nj_token_out *nj_session_tokens(const nj_session *s, size_t *n)
 {
-    for (size_t i = 0; i < s->out_count; i++) s->out[i].top = s->top_count ? s->top + i * s->top_count : NULL;
     *n = s->out_count;
     return s->out;
 }
@@ -306,6 +339,5 @@ uint32_t nj_session_prompt_tokens(const nj_session *s)
 
 uint32_t nj_session_prompt_done(const nj_session *s)
 {
-    bool done = s->out_count || s->sequence->length >= s->prompt_len;
-    return done ? s->prompt_len : s->sequence->length;
+    return s->prompt_ready ? s->prompt_len : s->sequence->length;
 }

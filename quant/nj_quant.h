@@ -152,7 +152,7 @@ typedef struct nj_kernels {
     nj_linear_fn *linear[NJ_TYPE_COUNT]; /* NULL for ids we don't read */
     nj_scores_fn *scores[NJ_TYPE_COUNT]; /* NULL but for F32, F16, Q8_0 */
     nj_mix_fn *mix[NJ_TYPE_COUNT];       /* likewise */
-    /* Stores n floats as type F32, F16 or Q8_0 (n a multiple of 32), round to nearest even; NULL for others. */
+    /* Stores n floats as type F32, F16 (any n) or Q8_0 (n a multiple of 32), round to nearest even; NULL for others. */
     void (*store[NJ_TYPE_COUNT])(const float *x, void *dst, uint32_t n);
 } nj_kernels;
 
