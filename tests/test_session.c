@@ -140,6 +140,96 @@ static void answers_survive_scarce_pages(void **state)
     assert_true(answers_are_equal_beside_others(MODEL, 2, 64, per_token * 64 * 7) > 0);
 }
 
+static void answers_survive_scarce_pages_with_windows(void **state)
+{
+    (void)state;
+    nj_model *m = open_model(WINDOW_MODEL);
+    uint64_t per_token = nj_model_info_of(m)->kv_values_per_token * 2;
+    nj_model_close(m);
+    assert_true(answers_are_equal_beside_others(WINDOW_MODEL, 2, 64, per_token * 64 * 5) > 0);
+}
+
+/* Bytes of one page of the model's only cache group, as the engine counts them. */
+static uint64_t page_bytes(const nj_model *m)
+{
+    return nj_model_info_of(m)->kv_values_per_token * 2 * 64 + 64;
+}
+
+static nj_session *submit_greedy(nj_engine *e, uint32_t prompt_len, uint32_t max_tokens)
+{
+    int32_t prompt[PROMPT_MAX];
+    nj_session *s;
+    nj_request r = { .prompt = prompt,
+                     .prompt_len = prompt_len,
+                     .max_tokens = max_tokens,
+                     .ignore_eos = true,
+                     .sampling = { .top_p = 1, .typical_p = 1, .repeat_penalty = 1 } };
+    for (uint32_t i = 0; i < prompt_len; i++) prompt[i] = (int32_t)(i * 37 + 5) % 300;
+    assert_int_equal(nj_session_new(e, &r, &s, NULL), 0);
+    return s;
+}
+
+/* Twins share their pages: what one of them can finish alone, it can finish beside the other. */
+static void equal_requests_share_what_they_compute(void **state)
+{
+    (void)state;
+    nj_model *m = open_model(MODEL);
+    nj_engine *e = new_engine(m, 1, 64, 6 * page_bytes(m));
+    nj_session *a = submit_greedy(e, 20, 150), *b = submit_greedy(e, 20, 360); /* 380 positions: all six pages */
+    run_all(e);
+    assert_int_equal(nj_session_finish(a), NJ_FINISH_LENGTH);
+    assert_int_equal(nj_session_finish(b), NJ_FINISH_LENGTH);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
+/* A window of 64 never needs more than two pages and a step's worth, however long the answer. */
+static void a_window_bounds_the_memory_of_a_long_answer(void **state)
+{
+    (void)state;
+    nj_model *m;
+    const char *window = "attention.sliding_window=64";
+    assert_int_equal(nj_model_open(&m, MODEL, &(nj_model_options){ .set = &window, .set_count = 1 }, NULL), 0);
+    nj_engine *e = new_engine(m, 1, 64, 4 * page_bytes(m));
+    nj_session *s = submit_greedy(e, 10, 1000);
+    run_all(e);
+    assert_int_equal(nj_session_finish(s), NJ_FINISH_LENGTH);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
+static void a_cancelled_request_gives_its_pages_back(void **state)
+{
+    (void)state;
+    nj_model *m = open_model(MODEL);
+    nj_engine *e = new_engine(m, 1, 400, 5 * page_bytes(m));
+    nj_session *a = submit_greedy(e, 250, 50);
+    assert_int_equal(nj_engine_run(e, NULL), 1);
+    nj_session_cancel(a);
+    nj_session *b = submit(e, 11, 5); /* 289 tokens: all five pages */
+    run_all(e);
+    assert_int_equal(nj_session_finish(b), NJ_FINISH_LENGTH);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
+static void an_impossible_engine_is_refused(void **state)
+{
+    (void)state;
+    nj_model *m = open_model(MODEL);
+    nj_engine *e = NULL;
+    nj_error err = { 0 };
+    assert_int_equal(nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .kv_type = NJ_Q4_0 }, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "q4_0"));
+    assert_int_equal(nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .kv_type = NJ_Q8_0 }, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "heads of 16"));
+    assert_int_equal(nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .rows_max = 1 << 20 }, &err), -EINVAL);
+    for (int isa = 0; isa < NJ_ISA_COUNT; isa++)
+        if (!nj_kernels_get((nj_isa)isa))
+            assert_int_equal(nj_engine_new(&e, m, &(nj_engine_options){ .isa = isa }, &err), -ENOTSUP);
+    nj_model_close(m);
+}
+
 static void a_common_prefix_is_computed_once(void **state)
 {
     (void)state;
@@ -247,6 +337,11 @@ int main(void)
         cmocka_unit_test(answers_do_not_depend_on_what_runs_beside),
         cmocka_unit_test(answers_do_not_depend_on_what_runs_beside_with_windows),
         cmocka_unit_test(answers_survive_scarce_pages),
+        cmocka_unit_test(answers_survive_scarce_pages_with_windows),
+        cmocka_unit_test(equal_requests_share_what_they_compute),
+        cmocka_unit_test(a_window_bounds_the_memory_of_a_long_answer),
+        cmocka_unit_test(a_cancelled_request_gives_its_pages_back),
+        cmocka_unit_test(an_impossible_engine_is_refused),
         cmocka_unit_test(a_common_prefix_is_computed_once),
         cmocka_unit_test(a_request_that_can_never_fit_ends_with_an_error_and_others_go_on),
         cmocka_unit_test(a_cancelled_request_stops_and_the_rest_go_on),
