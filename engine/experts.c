@@ -19,8 +19,8 @@ static void route_row(const nj_hparams *h, const float *logits, float *prob, uin
         kept += weight[k];
         prob[best] = -1.0f;
     }
-    if (!h->expert_weights_norm) return;
-    for (uint32_t k = 0; k < h->experts_used; k++) weight[k] /= kept;
+    float scale = h->expert_weights_scale / (h->expert_weights_norm ? kept : 1.0f);
+    for (uint32_t k = 0; k < h->experts_used; k++) weight[k] *= scale;
 }
 
 void nj_step_route(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
@@ -48,7 +48,7 @@ void nj_step_group(nj_step *s, const nj_op *op)
     for (uint32_t i = 0; i < entries; i++) r->entry[r->first[r->chosen[i]]++] = i;
     memmove(r->first + 1, r->first, sizeof *r->first * experts); /* each start has moved to its end: shift back */
     r->first[0] = 0;
-    r->bytes += r->active_count * (2 * op->w->stride + op->w2->stride); /* gate and up are of one shape */
+    r->bytes += r->active_count * op->bytes;
 }
 
 /* One expert's panels [begin, end) for all its rows. Returns the number of rows; pointers are left in own->x and

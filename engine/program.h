@@ -67,15 +67,16 @@ typedef enum nj_activation { NJ_ACT_SILU, NJ_ACT_GELU_TANH } nj_activation;
 
 typedef struct nj_op {
     nj_op_kind kind;
-    nj_division division;
-    bool barrier;  /* workers meet after this op; set by the builder from what the next op reads */
-    bool selected; /* only rows that asked for logits */
+    nj_division division; /* follows from kind */
+    bool barrier;         /* workers meet after this op; set by the builder from what the next op reads */
+    bool selected;        /* only rows that asked for logits */
     nj_slot src, src2, dst;
     uint32_t src_offset, dst_offset, width; /* columns */
     uint32_t layer, heads;
     const nj_weight *w, *w2; /* LINEAR: w; experts: gate and up, or down */
     const float *vec;        /* norm weights, or a gate vector */
     float scale;
+    uint64_t bytes; /* GROUP: weight bytes of one expert */
     nj_activation act;
 } nj_op;
 
