@@ -90,8 +90,8 @@ int nj_cli_ids(const char *text, int32_t vocab, nj_tokens *out, nj_error *err)
         if (end != text + len)
             return nj_fail(err, -EINVAL, "'%.*s' is not a token id.", (int)(len < 40 ? len : 40), text);
         if (errno || id < 0 || id >= vocab)
-            return nj_fail(err, -EINVAL, "token %.*s is outside the vocabulary of %" PRId32 ".",
-                           (int)(len < 40 ? len : 40), text, vocab);
+            return nj_fail(err, -EINVAL, "Token %.*s is outside the vocabulary: ids are from 0 to %" PRId32 ".",
+                           (int)(len < 40 ? len : 40), text, vocab - 1);
         if (nj_array_grow(&out->id, &out->cap, out->len + 1, sizeof *out->id) != 0)
             return nj_fail(err, -ENOMEM, "There is no memory for so many tokens.");
         out->id[out->len++] = (int32_t)id;

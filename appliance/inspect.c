@@ -65,11 +65,7 @@ void nj_meta_item_text(const nj_meta *m, uint64_t index, size_t bytes_max, nj_bu
     int64_t i = array && type != NJ_META_STRING ? nj_meta_item_i64(m, index) : m->i;
     nj_str s = array && type == NJ_META_STRING ? m->strings[index] : m->s;
     switch (type) {
-    case NJ_META_STRING:
-        nj_buf_char(out, '"');
-        nj_text_escape(out, s.data, s.len, bytes_max);
-        nj_buf_char(out, '"');
-        break;
+    case NJ_META_STRING: nj_text_quote(out, s.data, s.len, bytes_max); break;
     case NJ_META_F32: nj_buf_printf(out, "%.7g", array ? nj_meta_item_f64(m, index) : m->f); break;
     case NJ_META_F64: nj_buf_printf(out, "%.15g", array ? nj_meta_item_f64(m, index) : m->f); break;
     case NJ_META_BOOL: nj_buf_str(out, i ? "true" : "false"); break;

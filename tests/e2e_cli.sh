@@ -54,6 +54,9 @@ test_usage() {
     result help_and_version
     call 2 inspct x && says "nightjar inspect"; result unknown_verb_is_suggested
     call 2 run --tmp 1 x && says "Did you mean --temp?"; result unknown_option_is_suggested
+    call 2 run --hep x && says "Did you mean --help?"; result help_is_suggested
+    call 2 run -n 0 x && says "between 1 and 2147483647"; result ranges_are_written_out
+    call 2 logits x --tokens 1 --chunk 5000 && says "between 1 and 4096"; result logits_chunk_is_what_a_step_takes
     call 2 run --temp 101 x && says "not between"; result range_is_checked
     call 2 run --temp nan x && call 2 run -n 0x10 x && call 2 run --seed -1 x && call 2 run -n 99999999999 x
     result numbers_are_checked
@@ -96,6 +99,7 @@ test_tokens() {
     result special_tokens_can_be_text
     call 0 tokenize "$vocab" -p 'Hello' --json && prints '"ids"'; result tokenize_has_json
     call 1 detokenize "$vocab" 99999999 && says "outside the vocabulary"; result id_is_checked
+    call 1 detokenize "$vocab" 5 -1 && says "ids are from 0 to 128255"; result negative_id_is_told_the_range
     call 1 detokenize "$vocab" 12x && says "not a token id"; result id_is_a_number
 }
 
@@ -110,6 +114,8 @@ T
     check template_renders_exactly "$(cat "$out")" cmp -s "$work/want" "$out"
     call 0 template --file "$work/t.jinja" --args '{"messages": [{"role": "a", "content": "b"}]}' && prints "[a] b"
     result template_takes_json_itself
+    call 1 template --file "$work/t.jinja" --args '[]' && says "ARGS must be a JSON object"
+    result args_that_are_no_object_are_told
     call 1 template --file "$work/t.jinja" --args '{"messages": [' && says "line 1"
     result bad_json_is_told
     echo '{% if %}' >"$work/bad.jinja"
@@ -208,7 +214,13 @@ test_run() {
     result run_has_json
     echo "Once upon" | "$nj" run "$nano" --raw -n 5 --temp 0 >"$out" 2>"$talk"
     check run_reads_a_pipe "no answer" [ -s "$out" ]
-    call 1 run "$tiny" -p "" --raw && says "prompt"; result empty_prompt_is_told
+    call 1 run "$nano" -p "" && says "The prompt is empty." && call 1 run "$nano" && says "The prompt is empty." &&
+        call 1 run "$nano" -p " $(printf '\n') " && says "The prompt is empty." && call 1 run "$nano" -p "" --raw &&
+        says "The prompt is empty."
+    result empty_prompt_is_told
+    call 0 run "$nano" -p "Once" -n 5 && says "[ended at its length limit]"; result cut_answer_is_told
+    call 0 run "$nano" -p "Once" -n 2 --stats && ! says "from the cache" && says "prompt tokens at"
+    result stats_name_the_cache_only_when_used
     call 1 run "$nano" -p "$(printf 'word %.0s' {1..2000})" && says "context"; result long_prompt_is_told
 }
 
@@ -235,6 +247,43 @@ test_interrupt() {
     [ "$status" -eq 130 ] && [ ! -e "$work/i.gguf" ] && [ ! -e "$work/i.gguf.part" ]; result ctrl_c_leaves_no_half_file
 }
 
+# chat OPTIONS...: starts a chat at a terminal that reads what is written to descriptor 9; its pid is in $work/pid.
+chat() {
+    rm -f "$work/keys" "$work/pid"
+    : >"$talk"
+    mkfifo "$work/keys" && exec 9<>"$work/keys"
+    # shellcheck disable=SC2016
+    CHAT="$nj run $* " timeout 60 script -qefc 'echo $$ >'"$work/pid"'; exec $CHAT' /dev/null <&9 >"$talk" 2>&1 &
+    session=$!
+    heard "/help lists the commands" && heard "> "
+}
+# heard TEXT: waits at most 30 s until the chat has said it.
+heard() {
+    local end=$((SECONDS + 30))
+    until says "$1"; do [ $SECONDS -lt $end ] || return 1; done
+}
+# left STATUS: the chat has ended with STATUS.
+left() {
+    local status=0
+    wait "$session" || status=$?
+    exec 9>&-
+    [ "$status" -eq "$1" ]
+}
+
+# A chat at the terminal that is stopped, interrupted, left alone and talked to for long.
+test_chat_ends() {
+    chat "$nano" --seed 1 && kill -TERM "$(cat "$work/pid")" && left 143; result sigterm_ends_an_idle_chat
+    chat "$nano" --seed 1 --ignore-eos && printf 'Hello\n' >&9 && heard "Hello" && kill -TERM "$(cat "$work/pid")" && left 143
+    result sigterm_ends_an_answering_chat
+    chat "$nano" --seed 1 && printf '\003' >&9 && heard "Ctrl-D or /quit leaves." && printf '   \n/help\n/exit\n' >&9 && left 0 &&
+        says "(/exit and Ctrl-D do too)" && ! says "tok/s"
+    result ctrl_c_at_an_empty_prompt_tells_how_to_leave
+    chat "$nano" -n 30 --ignore-eos --ctx 160 --seed 1 --system Short.
+    printf 'The first of many lines.\nThe second line.\nThe third line.\nThe fourth line.\nThe fifth line.\n' >&9
+    printf '%s\n/quit\n' "$(printf 'word %.0s' {1..300})" >&9
+    left 0 && heard "left out from now on" && heard "more than the context of 160"; result full_chat_goes_on
+}
+
 # The chat at a terminal: two turns, a stopped answer, and leaving. `script` gives it a terminal.
 test_chat() {
     needs chat_remembers_and_leaves "$nano" || return
@@ -247,6 +296,7 @@ test_chat() {
         timeout 60 script -qec "$nj run $nano -n 12 --seed 1 --stats" /dev/null >"$talk" 2>&1 || status=$?
     check chat_remembers_and_leaves "status $status" [ "$status" -eq 0 ]
     check chat_answers "no figures" says "tok/s"
+    test_chat_ends
 }
 
 test_usage

@@ -269,6 +269,15 @@ static void no_text_steers_the_terminal(void **state)
     nj_buf_free(&b);
 }
 
+static void quoted_text_has_its_quotes_escaped(void **state)
+{
+    nj_buf b = { 0 };
+    (void)state;
+    nj_text_quote(&b, "\"a\\\n", 4, 0);
+    assert_string_equal(b.data, "\"\\\"a\\\\\\n\"");
+    nj_buf_free(&b);
+}
+
 static void invalid_text_becomes_valid_json(void **state)
 {
     (void)state;
@@ -405,6 +414,7 @@ int main(void)
         cmocka_unit_test(a_finished_bar_is_full),
         cmocka_unit_test(durations_and_sizes_read_well),
         cmocka_unit_test(no_text_steers_the_terminal),
+        cmocka_unit_test(quoted_text_has_its_quotes_escaped),
         cmocka_unit_test(invalid_text_becomes_valid_json),
         cmocka_unit_test(log_sum_exp_does_not_overflow),
         cmocka_unit_test(the_mean_has_its_error),
