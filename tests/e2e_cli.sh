@@ -133,6 +133,9 @@ test_inspect() {
     call 0 inspect "$nano" && prints "qwen3moe" && prints "active per token" && prints "KV per token" &&
         prints "qwen3moe.expert_used_count" && prints "can be changed with --set" && prints "bound to"
     result inspect_tells_the_facts
+    call 0 inspect "$nano" && grep -q '^  memory .*fits: .* of weights and .* of KV for .* are available' "$out"
+    result inspect_says_whether_it_fits
+    call 0 inspect "$nano" --json && grep -A1 '"memory"' "$out" | grep -q '"fits": true'; result inspect_says_so_in_json
     call 0 inspect "$nano" --json && prints '"kv_bytes_per_token"' && prints '"parameters_active"'
     result inspect_has_json
     call 0 inspect "$nano" --sha256 && prints "$(sha256sum "$nano" | cut -d' ' -f1)"
@@ -158,12 +161,18 @@ test_logits() {
     call 1 logits "$tiny" --tokens 5 --set block_count=1 && says "shapes"; result shape_keys_are_refused
     call 0 logits "$tiny" --tokens 5,6 --set qwen3moe.rope.freq_base=777 && ! cmp -s "$out" <(head -c 2560 "$work/whole.f32")
     result free_keys_are_set
+    local trained
+    trained=$("$nj" inspect "$tiny" --json | sed -n 's/^    "context": \([0-9]*\),/\1/p')
+    call 0 logits "$tiny" --tokens 5 --ctx "$trained" -o "$work/x.f32" && [ ! -s "$talk" ] &&
+        call 0 logits "$tiny" --tokens 5 --ctx $((2 * trained + 1)) -o "$work/x.f32" &&
+        says "beyond the $trained tokens" && says "yarn:3"
+    result context_beyond_training_is_told
+    call 0 logits "$tiny" --tokens 5 --ctx $((2 * trained)) --rope-scaling yarn:2 -o "$work/x.f32" && [ ! -s "$talk" ]
+    result stretched_context_is_no_news
 }
 
 test_perplexity() {
-    needs perplexity_is_golden "$golden/models/nano-heldout.txt" || return
-    needs perplexity_is_golden "$nano" || return
-    head -c 9000 "$golden/models/nano-heldout.txt" >"$work/text"
+    head -c 9000 tests/data/nano-heldout.txt >"$work/text"
     call 0 perplexity "$nano" -f "$work/text" --chunk 256 && prints "perplexity " && prints "+/-"
     result perplexity_has_an_error_bar
     local text json
@@ -172,7 +181,16 @@ test_perplexity() {
     json=$(sed -n 's/^  "perplexity": \([0-9]*\.[0-9][0-9]\).*/\1/p' "$out")
     check perplexity_agrees_with_its_json "$text and $json" [ -n "$text" -a "$text" = "$json" ]
     check surprise_of_each_token "entries" [ "$(grep -c '"nll":' "$out")" = "$(sed -n 's/^  "scored": \([0-9]*\),/\1/p' "$out")" ]
-    call 1 perplexity "$nano" -p "too short" && says "--chunk"; result short_text_is_told
+    call 0 perplexity "$nano" -p "A letter, shorter than a chunk." && says "so --chunk is" && prints "1 chunk of"
+    result short_text_is_one_chunk
+    call 1 perplexity "$nano" -p "too short" --chunk 512 && says "--chunk"; result text_shorter_than_its_chunk_is_told
+    call 1 perplexity "$nano" -p "a" --second-half && says "nothing to score"; result text_too_short_to_score_is_told
+    call 2 perplexity "$nano" -f "$work/text" --chunk 256 --ctx 100 && says "--chunk 256 is more than --ctx 100"
+    result chunk_beyond_ctx_is_told
+    call 1 perplexity "$nano" -f "$work/text" --chunk 100000 && says "--chunk 100000 is more than the context"
+    result chunk_beyond_the_context_is_told
+    call 0 perplexity "$nano" -f "$work/text" --ctx 100 && prints "chunks of 100"; result chunk_follows_ctx
+    call 1 perplexity "$nano" && says "There is no text."; result perplexity_wants_text
     call 0 perplexity "$nano" -f "$work/text" --second-half --chunk 256 && prints "second halves"
     result second_half
 }

@@ -322,6 +322,22 @@ static void tensors_have_their_groups(void **state)
     for (size_t i = 0; i < NJ_COUNT(cases); i++) assert_int_equal(nj_group_of(cases[i].name), cases[i].group);
 }
 
+static void memory_goes_to_weights_first(void **state)
+{
+    const nj_model_info m = { .bytes = 1000, .context = 100, .kv_values_per_token = 10 }; /* 20 bytes per token */
+    (void)state;
+    nj_fit f = nj_fit_of(&m, 5000, 8000);
+    assert_true(f.fit && f.weights_fit);
+    assert_int_equal(f.kv, 2000);
+    assert_int_equal(f.tokens, 100);
+    f = nj_fit_of(&m, 2000, 8000);
+    assert_true(f.weights_fit && !f.fit);
+    assert_int_equal(f.tokens, 25);
+    f = nj_fit_of(&m, 999, 8000);
+    assert_true(!f.weights_fit && !f.fit);
+    assert_int_equal(f.tokens, 0);
+}
+
 static void keys_are_described(void **state)
 {
     const char *sentence = NULL;
@@ -419,6 +435,7 @@ int main(void)
         cmocka_unit_test(log_sum_exp_does_not_overflow),
         cmocka_unit_test(the_mean_has_its_error),
         cmocka_unit_test(tensors_have_their_groups),
+        cmocka_unit_test(memory_goes_to_weights_first),
         cmocka_unit_test(keys_are_described),
         cmocka_unit_test(duplicate_tokens_are_noted),
         cmocka_unit_test(special_ids_outside_are_faults),
