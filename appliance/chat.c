@@ -137,10 +137,11 @@ static int fit_prompt(nj_chat *c, nj_tokens *tokens, nj_error *err)
         return rc;
     }
     size_t left_out = c->forgotten - before;
-    if (left_out && !c->quiet)
-        nj_progress_say(NULL,
-                        "[the context is full: the oldest %zu exchange%s left out from now on; /reset starts afresh]",
-                        left_out, left_out == 1 ? " is" : "s are");
+    if (left_out && !c->quiet) {
+        char which[48] = "exchange is";
+        if (left_out > 1) snprintf(which, sizeof which, "%zu exchanges are", left_out);
+        nj_progress_say(NULL, "[the context is full: the oldest %s left out from now on; /reset starts afresh]", which);
+    }
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "appliance/cli.h"
 #include "appliance/config.h"
@@ -242,6 +243,36 @@ static void a_finished_bar_is_full(void **state)
     assert_non_null(strstr(line, "[############################]"));
 }
 
+/* Updates a bar for a file, as if 5 s lay between, and ends it; the number of lines it printed. */
+static int lines_printed(const uint64_t *done, size_t n, uint64_t total)
+{
+    nj_progress p;
+    int lines = 0, c, kept = dup(STDERR_FILENO);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    fflush(stderr);
+    dup2(fileno(file), STDERR_FILENO);
+    nj_progress_begin(&p, "Night", "requests", false);
+    for (size_t i = 0; i < n; i++) {
+        p.next_ns = 0;
+        nj_progress_update(&p, done[i], total);
+    }
+    nj_progress_end(&p);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(file);
+    while ((c = getc(file)) != EOF) lines += c == '\n';
+    fclose(file);
+    return lines;
+}
+
+static void the_last_line_is_printed_once(void **state)
+{
+    (void)state;
+    assert_int_equal(lines_printed((const uint64_t[]){ 3, 5 }, 2, 5), 2);
+    assert_int_equal(lines_printed(NULL, 0, 5), 0);
+}
+
 static void durations_and_sizes_read_well(void **state)
 {
     char text[24];
@@ -428,6 +459,7 @@ int main(void)
         cmocka_unit_test(the_bar_fits_its_columns),
         cmocka_unit_test(the_rate_leaves_out_what_was_done_before),
         cmocka_unit_test(a_finished_bar_is_full),
+        cmocka_unit_test(the_last_line_is_printed_once),
         cmocka_unit_test(durations_and_sizes_read_well),
         cmocka_unit_test(no_text_steers_the_terminal),
         cmocka_unit_test(quoted_text_has_its_quotes_escaped),
