@@ -85,22 +85,25 @@ test_output_errors() {
 # ---- Text ----
 
 test_tokens() {
-    local vocab=$golden/tokenizers/llama3.gguf text='The night jar, 42 moths… 夜鷹 <|eot_id|> end'
-    needs tokens_go_both_ways "$vocab" || return
+    local vocab=$golden/tokenizers/llama3.gguf end='<|eot_id|>' text
+    [ -e "$vocab" ] || vocab=$nano end='<|im_end|>'
+    text="The night jar, 42 moths… 夜鷹 $end end"
     call 0 tokenize "$vocab" -p "$text" --ids && "$nj" detokenize "$vocab" $(cat "$out") >"$work/back" 2>"$talk"
     check tokens_go_both_ways "$(cat "$work/back")" [ "$(cat "$work/back")" = "$text" ]
     printf '%s' "$text" >"$work/text"
     "$nj" tokenize "$vocab" --ids <"$work/text" 2>"$talk" | "$nj" detokenize "$vocab" >"$work/back" 2>>"$talk"
     check tokens_go_through_pipes "texts differ" cmp -s "$work/text" "$work/back"
-    call 0 tokenize "$vocab" -p 'Hello, world!' --ids && [ "$(cat "$out")" = "9906 11 1917 0" ]
-    result ids_are_golden
-    call 0 tokenize "$vocab" -p '<|eot_id|>' --ids && [ "$(cat "$out")" = 128009 ] &&
-        call 0 tokenize "$vocab" -p '<|eot_id|>' --ids --no-special && [ "$(wc -w <"$out")" -gt 1 ]
+    call 0 tokenize "$vocab" -p "$end" --ids && [ "$(wc -w <"$out")" -eq 1 ] &&
+        call 0 tokenize "$vocab" -p "$end" --ids --no-special && [ "$(wc -w <"$out")" -gt 1 ]
     result special_tokens_can_be_text
     call 0 tokenize "$vocab" -p 'Hello' --json && prints '"ids"'; result tokenize_has_json
     call 1 detokenize "$vocab" 99999999 && says "outside the vocabulary"; result id_is_checked
-    call 1 detokenize "$vocab" 5 -1 && says "ids are from 0 to 128255"; result negative_id_is_told_the_range
+    call 1 detokenize "$vocab" 5 -1 && grep -q "ids are from 0 to [1-9][0-9]*[.]" "$talk"; result negative_id_is_told_the_range
     call 1 detokenize "$vocab" 12x && says "not a token id"; result id_is_a_number
+    needs ids_are_golden "$golden/tokenizers/llama3.gguf" || return
+    call 0 tokenize "$vocab" -p 'Hello, world!' --ids && [ "$(cat "$out")" = "9906 11 1917 0" ]
+    result ids_are_golden
+    call 0 tokenize "$vocab" -p "$end" --ids && [ "$(cat "$out")" = 128009 ]; result special_id_is_golden
 }
 
 test_template() {
