@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ int nj_chat_reset(nj_chat *c, nj_error *err)
 {
     json_decref(c->messages);
     nj_buf_clear(&c->transcript);
+    c->turns = c->forgotten = 0;
     if (!(c->messages = json_array())) return no_memory(err);
     if (!c->system) return 0;
     if (c->plain) {
@@ -42,6 +44,7 @@ void nj_chat_free(nj_chat *c)
 {
     json_decref(c->messages);
     nj_buf_free(&c->transcript);
+    free(c->turn);
 }
 
 void nj_chat_answer_free(nj_chat_answer *a)
@@ -60,12 +63,21 @@ static int set_token(json_t *args, const char *name, const nj_tokenizer *t, int3
     return rc;
 }
 
+/* The messages that the prompt has: the system message and all exchanges that are not left out. */
+static json_t *messages_shown(const nj_chat *c)
+{
+    json_t *shown = json_copy(c->messages);
+    size_t system = c->turns ? c->turn[0] : 0;
+    for (size_t i = c->forgotten ? c->turn[c->forgotten] : system; i > system; i--) json_array_remove(shown, i - 1);
+    return shown;
+}
+
 /* The template's arguments as JSON text, for free(); NULL without memory. */
 static char *template_args(const nj_chat *c)
 {
     const nj_tokenizer *t = nj_model_tokenizer(c->model);
     char *text = NULL;
-    json_t *args = json_pack("{s:O,s:b}", "messages", c->messages, "add_generation_prompt", 1);
+    json_t *args = json_pack("{s:o,s:b}", "messages", messages_shown(c), "add_generation_prompt", 1);
     if (args && !set_token(args, "bos_token", t, nj_tokenizer_bos(t)) &&
         !set_token(args, "eos_token", t, nj_tokenizer_eos(t)) &&
         (!c->no_think || !json_object_set_new(args, "enable_thinking", json_false())))
@@ -74,13 +86,26 @@ static char *template_args(const nj_chat *c)
     return text;
 }
 
+/* The transcript without the exchanges that are left out. */
+static int plain_prompt(const nj_chat *c, nj_tokens *tokens, nj_error *err)
+{
+    nj_buf text = { 0 };
+    size_t from = c->turn[c->forgotten];
+    nj_buf_add(&text, c->transcript.data, c->turn[0]);
+    nj_buf_add(&text, c->transcript.data + from, c->transcript.len - from);
+    int rc = text.failed ? no_memory(err)
+                         : nj_tokenize(nj_model_tokenizer(c->model), text.data ? text.data : "", text.len,
+                                       NJ_TOKENIZE_SPECIAL | NJ_TOKENIZE_BOS, tokens, err);
+    nj_buf_free(&text);
+    return rc;
+}
+
 static int make_prompt(const nj_chat *c, nj_tokens *tokens, nj_error *err)
 {
     const nj_tokenizer *t = nj_model_tokenizer(c->model);
-    if (c->plain)
-        return nj_tokenize(t, c->transcript.data ? c->transcript.data : "", c->transcript.len,
-                           NJ_TOKENIZE_SPECIAL | NJ_TOKENIZE_BOS, tokens, err);
     nj_buf text = { 0 };
+    tokens->len = 0;
+    if (c->plain) return plain_prompt(c, tokens, err);
     char *args = template_args(c);
     int rc = args ? 0 : no_memory(err);
     if (rc == 0) rc = nj_template_render(nj_model_template(c->model), args, strlen(args), nj_config_now(), &text, err);
@@ -90,6 +115,34 @@ static int make_prompt(const nj_chat *c, nj_tokens *tokens, nj_error *err)
     free(args);
     nj_buf_free(&text);
     return rc;
+}
+
+/* Makes a prompt that the context has room for, with a quarter left for the answer (less where the answer may not be
+ * that long), leaving out as many of the oldest exchanges as it takes. */
+static int fit_prompt(nj_chat *c, nj_tokens *tokens, nj_error *err)
+{
+    uint32_t context = nj_model_info_of(c->model)->context, room = context / 4;
+    size_t before = c->forgotten;
+    if (c->request.max_tokens && c->request.max_tokens < room) room = c->request.max_tokens;
+    int rc = make_prompt(c, tokens, err);
+    while (rc == 0 && tokens->len + room > context && c->forgotten + 1 < c->turns) {
+        c->forgotten++;
+        rc = make_prompt(c, tokens, err);
+    }
+    if (rc != 0) return rc;
+    if (tokens->len >= context) {
+        rc = nj_fail(err, -EMSGSIZE, "The prompt has %zu tokens, more than the context of %" PRIu32 " has room for.",
+                     tokens->len, context);
+        nj_remedy(err, "Shorten it, or start with a larger --ctx.");
+        return rc;
+    }
+    size_t left_out = c->forgotten - before;
+    if (left_out && !c->quiet) {
+        char which[48] = "exchange is";
+        if (left_out > 1) snprintf(which, sizeof which, "%zu exchanges are", left_out);
+        nj_progress_say(NULL, "[the context is full: the oldest %s left out from now on; /reset starts afresh]", which);
+    }
+    return 0;
 }
 
 /* ---- The answer ---- */
@@ -160,7 +213,7 @@ static int answer(nj_chat *c, FILE *out, nj_chat_answer *a, nj_error *err)
     nj_tokens prompt = { 0 };
     nj_session *s = NULL;
     nj_request request = c->request;
-    int rc = make_prompt(c, &prompt, err);
+    int rc = fit_prompt(c, &prompt, err);
     request.prompt = prompt.id;
     request.prompt_len = prompt.len;
     if (rc == 0) rc = nj_session_new(c->engine, &request, &s, err);
@@ -173,9 +226,12 @@ static int answer(nj_chat *c, FILE *out, nj_chat_answer *a, nj_error *err)
 
 int nj_chat_say(nj_chat *c, const char *text, size_t len, FILE *out, nj_chat_answer *a, nj_error *err)
 {
-    size_t messages = json_array_size(c->messages), transcript = c->transcript.len;
+    size_t messages = json_array_size(c->messages), transcript = c->transcript.len, forgotten = c->forgotten;
     nj_buf_clear(&a->text);
+    if (nj_array_grow(&c->turn, &c->cap, c->turns + 1, sizeof *c->turn) != 0) return no_memory(err);
+    c->turn[c->turns] = c->plain ? transcript : messages;
     if (add_message(c->messages, "user", text, len) != 0) return no_memory(err);
+    c->turns++;
     if (c->plain) nj_buf_add(&c->transcript, text, len);
     int rc = c->transcript.failed ? no_memory(err) : answer(c, out, a, err);
     const char *said = a->text.data ? a->text.data : "";
@@ -184,6 +240,8 @@ int nj_chat_say(nj_chat *c, const char *text, size_t len, FILE *out, nj_chat_ans
         if (c->plain) nj_buf_add(&c->transcript, said, a->text.len);
         return 0;
     }
+    c->turns--;
+    c->forgotten = forgotten;
     while (json_array_size(c->messages) > messages) json_array_remove(c->messages, messages);
     if (c->transcript.data) c->transcript.data[c->transcript.len = transcript] = '\0';
     return rc;

@@ -216,10 +216,10 @@ static const nj_cli_option *find_option(const nj_cli_verb *v, int key)
 
 static int unknown_option(const nj_cli_verb *v, const char *word)
 {
-    const char *names[OPTIONS_MAX + 1] = { NULL };
+    const char *names[OPTIONS_MAX + 2] = { "help" };
     char given[64];
-    size_t n = 0;
-    for (const nj_cli_option *o = v->options; (o->name || o->help) && n < OPTIONS_MAX; o++)
+    size_t n = 1;
+    for (const nj_cli_option *o = v->options; (o->name || o->help) && n <= OPTIONS_MAX; o++)
         if (o->name) names[n++] = o->name;
     if (optopt) return nj_cli_usage(v, "there is no option -%c.", optopt);
     snprintf(given, sizeof given, "%.*s", (int)strcspn(word + 2, "="), word + 2);
@@ -290,18 +290,26 @@ int nj_cli_parse(const nj_cli_verb *verb, int argc, char **argv, void *fields, c
 
 /* ---- Talk and standard output ---- */
 
+/* Appends a message; a full stop too where whoever wrote it left that to us. */
+static void add_sentence(nj_buf *out, const char *text)
+{
+    size_t len = strlen(text);
+    nj_text_escape(out, text, len, 0);
+    if (len && !strchr(".!?:", text[len - 1])) nj_buf_char(out, '.');
+}
+
 int nj_cli_fail(const nj_error *err)
 {
     /* A message may quote a file's own bytes: none of them may steer the terminal. */
     const char *text = err->text[0] ? err->text : strerror(err->code ? -err->code : EIO);
     nj_buf safe = { 0 };
     nj_buf_str(&safe, "nightjar: ");
-    nj_text_escape(&safe, text, strlen(text), 0);
+    add_sentence(&safe, text);
     if (err->remedy[0]) {
         nj_buf_char(&safe, '\n');
         nj_text_escape(&safe, err->remedy, strlen(err->remedy), 0);
     }
-    nj_progress_say(NULL, "%s", safe.failed ? "nightjar: there is no memory left" : safe.data);
+    nj_progress_say(NULL, "%s", safe.failed ? "nightjar: there is no memory left." : safe.data);
     nj_buf_free(&safe);
     return err->code == -ECANCELED ? nj_cli_interrupt_status() : 1;
 }
@@ -353,6 +361,11 @@ static void on_interrupt(int number)
 int nj_cli_interrupt_status(void)
 {
     return 128 + interrupt_signal;
+}
+
+bool nj_cli_terminated(void)
+{
+    return interrupt_signal == SIGTERM;
 }
 
 void nj_cli_catch_interrupt(bool kills)

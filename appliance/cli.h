@@ -82,6 +82,9 @@ extern volatile bool nj_cli_interrupted;
 /* The exit status that shells expect of a program stopped by the signal that came: 130 or 143. */
 int nj_cli_interrupt_status(void);
 
+/* SIGTERM has come: also a program that goes on after Ctrl-C ends now. */
+bool nj_cli_terminated(void);
+
 /* From now on SIGINT and SIGTERM only set the flag, and system calls are interrupted. With `second_kills`, another
  * one while the flag is set ends the program at once. */
 void nj_cli_catch_interrupt(bool second_kills);

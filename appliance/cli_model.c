@@ -7,8 +7,51 @@
 #include <unistd.h>
 
 #include "appliance/cli.h"
+#include "appliance/facts.h"
 
 #define PROMPT_BYTES_MAX (UINT64_C(4) << 30)
+
+/* The longest context that the file was trained for, as it is or stretched by its own rope scaling; 0: not told. */
+static uint32_t trained_context(const nj_gguf *g, const nj_model_info *m)
+{
+    char key[96];
+    nj_str kind = { "", 0 };
+    uint32_t original = 0;
+    double factor = 1;
+    snprintf(key, sizeof key, "%.31s.rope.scaling.type", m->arch);
+    nj_gguf_get_str(g, key, &kind, NULL);
+    if (strcmp(kind.data, "yarn") != 0 && strcmp(kind.data, "linear") != 0) return m->context;
+    snprintf(key, sizeof key, "%.31s.rope.scaling.original_context_length", m->arch);
+    nj_gguf_get_u32(g, key, &original, NULL);
+    snprintf(key, sizeof key, "%.31s.rope.scaling.factor", m->arch);
+    const nj_meta *f = nj_gguf_meta(g, key);
+    if (f && (f->type == NJ_META_F32 || f->type == NJ_META_F64)) factor = f->f;
+    double stretched = original * factor;
+    return stretched > m->context && stretched < UINT32_MAX ? (uint32_t)stretched : m->context;
+}
+
+/* Says when --ctx goes beyond what the model can make sense of: it would answer, but worse and worse. */
+static void tell_long_context(const char *path, const nj_cli_model_args *a)
+{
+    nj_gguf *g = NULL;
+    nj_model_info m;
+    char kv[24], advice[96] = "";
+    if (nj_gguf_open(&g, path, nj_weight_types(), NULL) != 0) return;
+    int rc = nj_model_describe(g, &m, NULL);
+    uint32_t trained = rc == 0 ? trained_context(g, &m) : 0;
+    nj_gguf_close(g);
+    const char *factor = a->rope_scaling ? strchr(a->rope_scaling, ':') : NULL;
+    double stretched = trained * (factor ? strtod(factor + 1, NULL) : 1.0);
+    if (!trained || a->context <= stretched) return;
+    uint32_t times = (uint32_t)(((uint64_t)a->context + trained - 1) / trained);
+    uint32_t type = a->kv_type < 0 ? NJ_F16 : (uint32_t)a->kv_type;
+    if (times <= 1024) snprintf(advice, sizeof advice, " --rope-scaling yarn:%" PRIu32 " stretches it.", times);
+    nj_text_bytes(nj_kv_bytes(m.kv_values_per_token, type) * a->context, kv);
+    nj_cli_say("--ctx %" PRIu32 " is beyond the %" PRIu32
+               " tokens that the model was trained for%s.%s KV for all of it "
+               "takes %s.",
+               a->context, trained, factor ? ", also as stretched" : "", advice, kv);
+}
 
 int nj_cli_model_open(nj_model **out, const char *path, const nj_cli_model_args *a, bool quiet, nj_error *err)
 {
@@ -45,6 +88,7 @@ int nj_cli_model_open(nj_model **out, const char *path, const nj_cli_model_args 
     nj_progress_end(&bar);
     if (rc == -ECANCELED) nj_fail(err, rc, "Stopped while loading %s.", path);
     free(set);
+    if (rc == 0 && a->context && !quiet) tell_long_context(path, a);
     return rc;
 }
 
@@ -90,8 +134,8 @@ int nj_cli_ids(const char *text, int32_t vocab, nj_tokens *out, nj_error *err)
         if (end != text + len)
             return nj_fail(err, -EINVAL, "'%.*s' is not a token id.", (int)(len < 40 ? len : 40), text);
         if (errno || id < 0 || id >= vocab)
-            return nj_fail(err, -EINVAL, "token %.*s is outside the vocabulary of %" PRId32 ".",
-                           (int)(len < 40 ? len : 40), text, vocab);
+            return nj_fail(err, -EINVAL, "Token %.*s is outside the vocabulary: ids are from 0 to %" PRId32 ".",
+                           (int)(len < 40 ? len : 40), text, vocab - 1);
         if (nj_array_grow(&out->id, &out->cap, out->len + 1, sizeof *out->id) != 0)
             return nj_fail(err, -ENOMEM, "There is no memory for so many tokens.");
         out->id[out->len++] = (int32_t)id;

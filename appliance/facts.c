@@ -51,6 +51,18 @@ double nj_kv_bytes(uint64_t values, uint32_t type)
     return (double)values / block * bytes;
 }
 
+nj_fit nj_fit_of(const nj_model_info *m, uint64_t available, uint64_t ram)
+{
+    nj_fit f = { .weights = m->bytes, .available = available, .ram = ram, .weights_fit = m->bytes <= available };
+    double token = nj_kv_bytes(m->kv_values_per_token, NJ_F16);
+    double room = f.weights_fit ? (double)(available - m->bytes) / 2 : 0;
+    f.kv = (uint64_t)(token * m->context);
+    f.fit = f.weights_fit && (double)f.kv <= room;
+    f.tokens = f.fit ? m->context : token > 0 ? (uint64_t)(room / token) : 0;
+    if (f.tokens > m->context) f.tokens = m->context;
+    return f;
+}
+
 static void count_tensors(nj_facts *f, const nj_gguf *g)
 {
     for (size_t i = 0; i < nj_gguf_tensor_count(g); i++) {

@@ -30,6 +30,17 @@ const char *nj_group_name(nj_group group);
 /* Bytes that `values` cached values take as F16, F32 or Q8_0. */
 double nj_kv_bytes(uint64_t values, uint32_t type);
 
+/* Does a model fit into the memory that is available now? Weights first; the KV cache may take half of the rest (the
+ * engine's own rule). */
+typedef struct nj_fit {
+    uint64_t weights, kv;      /* bytes; KV of the whole context as F16 */
+    uint64_t available, ram;   /* bytes of the machine */
+    bool     weights_fit, fit; /* fit: with the whole context */
+    uint64_t tokens;           /* positions that the KV cache has room for, at most the context */
+} nj_fit;
+
+nj_fit nj_fit_of(const nj_model_info *m, uint64_t available, uint64_t ram);
+
 /* ---- The vocabulary check ---- */
 
 typedef struct nj_vocab_report {

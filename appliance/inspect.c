@@ -9,6 +9,7 @@
 #include "appliance/inspect.h"
 #include "appliance/text.h"
 #include "appliance/verbs.h"
+#include "numa/nj_numa.h"
 
 #define ITEMS_SHOWN       6   /* of an array */
 #define VALUE_BYTES_SHOWN 160 /* of a string */
@@ -29,6 +30,7 @@ static const nj_cli_verb verb = {
     .name = "inspect",
     .usage = "FILE",
     .summary = "Shows what a model file holds, what it needs, and which of its keys can be changed.\n"
+               "Also tells whether it fits into the memory of this machine that is available now.\n"
                "Reads the header only, so hundreds of gigabytes take no longer than one.",
     .options = options,
     .examples = "  nightjar inspect qwen3-30b-a3b-q4_k_m.gguf\n"
@@ -65,11 +67,7 @@ void nj_meta_item_text(const nj_meta *m, uint64_t index, size_t bytes_max, nj_bu
     int64_t i = array && type != NJ_META_STRING ? nj_meta_item_i64(m, index) : m->i;
     nj_str s = array && type == NJ_META_STRING ? m->strings[index] : m->s;
     switch (type) {
-    case NJ_META_STRING:
-        nj_buf_char(out, '"');
-        nj_text_escape(out, s.data, s.len, bytes_max);
-        nj_buf_char(out, '"');
-        break;
+    case NJ_META_STRING: nj_text_quote(out, s.data, s.len, bytes_max); break;
     case NJ_META_F32: nj_buf_printf(out, "%.7g", array ? nj_meta_item_f64(m, index) : m->f); break;
     case NJ_META_F64: nj_buf_printf(out, "%.15g", array ? nj_meta_item_f64(m, index) : m->f); break;
     case NJ_META_BOOL: nj_buf_str(out, i ? "true" : "false"); break;
@@ -131,6 +129,24 @@ static void print_needs(const nj_model_info *m)
     putchar('\n');
 }
 
+/* The answer to "can I run it here?" in one line. */
+static void print_fit(const nj_fit *f, uint32_t context)
+{
+    char weights[24], kv[24], available[24], ram[24];
+    nj_text_bytes((double)f->weights, weights);
+    nj_text_bytes((double)f->kv, kv);
+    nj_text_bytes((double)f->available, available);
+    nj_text_bytes((double)f->ram, ram);
+    printf("  %-16s", "memory");
+    if (f->fit)
+        printf("fits: %s of weights and %s of KV for %u tokens", weights, kv, context);
+    else if (f->weights_fit)
+        printf("the %s of weights fit, with KV for %" PRIu64 " of %u tokens", weights, f->tokens, context);
+    else
+        printf("does not fit: %s of weights", weights);
+    printf("; %s of this machine's %s are available\n", available, ram);
+}
+
 static void print_summary(const nj_inspection *in)
 {
     char size[24];
@@ -159,6 +175,7 @@ static void print_summary(const nj_inspection *in)
     }
     print_shape(&f->info);
     print_needs(&f->info);
+    if (f->info.bytes && f->info.context) print_fit(&in->fit, f->info.context);
 }
 
 static void print_types(const nj_group_facts *group)
@@ -311,7 +328,10 @@ int nj_verb_inspect(int argc, char **argv)
     if (rc != 0) return nj_cli_fail(&err);
     if (a.sha256) rc = hash_files(&in, a.quiet, &err);
     if (rc == 0) {
+        nj_machine machine;
+        nj_machine_read(&machine);
         nj_facts_read(&in.facts, in.g);
+        in.fit = nj_fit_of(&in.facts.info, machine.ram_available_bytes, machine.ram_bytes);
         nj_vocab_check(&in.vocab, in.g);
         if (a.json) {
             rc = nj_inspect_json(&in, &err);

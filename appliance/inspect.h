@@ -9,6 +9,7 @@ typedef struct nj_inspection {
     nj_gguf        *g;
     nj_facts        facts;
     nj_vocab_report vocab;
+    nj_fit          fit;
     char          (*sha256)[65]; /* [files], or NULL when not asked for */
     bool            all;         /* every tensor, and values in full */
 } nj_inspection;

@@ -159,6 +159,19 @@ static json_t *shape(const nj_model_info *m, bool *bad)
     return o;
 }
 
+static json_t *memory(const nj_fit *f, bool *bad)
+{
+    json_t *o = json_object();
+    put(o, "fits", json_boolean(f->fit), bad);
+    put(o, "weights_fit", json_boolean(f->weights_fit), bad);
+    put(o, "context_that_fits", count(f->tokens), bad);
+    put(o, "weight_bytes", count(f->weights), bad);
+    put(o, "kv_bytes", count(f->kv), bad);
+    put(o, "available_bytes", count(f->available), bad);
+    put(o, "ram_bytes", count(f->ram), bad);
+    return o;
+}
+
 int nj_inspect_json(const nj_inspection *in, nj_error *err)
 {
     const nj_facts *f = &in->facts;
@@ -183,6 +196,7 @@ int nj_inspect_json(const nj_inspection *in, nj_error *err)
     for (size_t i = 0; i < NJ_COUNT(kv_types); i++)
         put(kv, nj_format_name(kv_types[i]), count((uint64_t)nj_kv_bytes(m->kv_values_per_token, kv_types[i])), &bad);
     put(o, "kv_bytes_per_token", kv, &bad);
+    put(o, "memory", m->bytes && m->context ? memory(&in->fit, &bad) : json_null(), &bad);
     for (int i = 0; i < NJ_GROUP_COUNT; i++)
         if (f->group[i].tensors) put(groups, nj_group_name((nj_group)i), group(&f->group[i], &bad), &bad);
     put(o, "tensor_groups", groups, &bad);

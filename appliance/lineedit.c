@@ -1,6 +1,8 @@
 /* Line editing by libedit, read through our own character function so that Ctrl-C is noticed at once. */
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,21 @@ static char *prompt(EditLine *edit)
     return l && l->continued ? next : first;
 }
 
+/* Waits for input; false when a signal that ends the wait has come. They are let through only while we wait, so that
+ * none slips in between the look at the flag and the wait. */
+static bool wait_for_input(void)
+{
+    sigset_t stop, before;
+    struct pollfd input = { .fd = STDIN_FILENO, .events = POLLIN };
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &stop, &before);
+    while (!nj_cli_interrupted && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !nj_cli_interrupted;
+}
+
 /* 1 and a character, 0 at the end of input, -1 after Ctrl-C or an error. */
 static int read_character(EditLine *edit, wchar_t *out)
 {
@@ -33,6 +50,7 @@ static int read_character(EditLine *edit, wchar_t *out)
     size_t n = 0;
     (void)edit;
     for (;;) {
+        if (!wait_for_input()) return -1;
         ssize_t got = read(STDIN_FILENO, bytes + n, 1);
         if (got < 0 && errno == EINTR && !nj_cli_interrupted) continue; /* the window's size has changed */
         if (got < 0) return -1;
@@ -83,7 +101,7 @@ void nj_lineedit_free(nj_lineedit *l)
     free(l);
 }
 
-int nj_lineedit_read(nj_lineedit *l, nj_buf *out)
+int nj_lineedit_read(nj_lineedit *l, nj_buf *out, bool *dropped)
 {
     HistEvent event;
     nj_buf_clear(out);
@@ -91,7 +109,10 @@ int nj_lineedit_read(nj_lineedit *l, nj_buf *out)
     for (;;) {
         int n = 0;
         const char *line = el_gets(l->edit, &n);
+        if (nj_cli_terminated()) return -ECANCELED;
         if (nj_cli_interrupted) {
+            const LineInfo *typed = el_line(l->edit);
+            *dropped = out->len || (typed && typed->lastchar > typed->buffer);
             nj_cli_interrupted = false;
             fputs("^C\n", stderr);
             el_reset(l->edit);

@@ -11,8 +11,9 @@ nj_lineedit *nj_lineedit_new(void);
 void         nj_lineedit_free(nj_lineedit *l); /* accepts NULL */
 
 /* One entry into `out` (emptied first), without its newline; a line that ends in a backslash goes on in the next.
- * 1: there is one. 0: end of input (Ctrl-D). -EINTR: Ctrl-C, what was typed is dropped (nj_cli_interrupted is cleared).
- * -ENOMEM. Entries that are not empty join the history. */
-int nj_lineedit_read(nj_lineedit *l, nj_buf *out);
+ * 1: there is one. 0: end of input (Ctrl-D). -EINTR: Ctrl-C, what was typed is dropped (nj_cli_interrupted is cleared);
+ * *dropped then says whether there was anything. -ECANCELED: SIGTERM. -ENOMEM. Entries that are not empty join the
+ * history. */
+int nj_lineedit_read(nj_lineedit *l, nj_buf *out, bool *dropped);
 
 #endif

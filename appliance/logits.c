@@ -26,7 +26,7 @@ typedef struct args {
 // clang-format off
 static const nj_cli_option options[] = {
     { "tokens", 0, "IDS", nj_cli_text, offsetof(args, tokens), 0, 0, "token ids, like 5,17,9" },
-    { "chunk", 0, "N", nj_cli_u32, offsetof(args, chunk), 1, 65536, "positions per step; 1: token by token (64)" },
+    { "chunk", 0, "N", nj_cli_u32, offsetof(args, chunk), 1, 4096, "positions per step; 1: token by token (64)" },
     { "output", 'o', "OUT.f32", nj_cli_text, offsetof(args, out), 0, 0, "write to this file" },
     { "json", 0, NULL, NULL, offsetof(args, json), 0, 0, "print the five best tokens of each position as JSON" },
     { "quiet", 'q', NULL, NULL, offsetof(args, quiet), 0, 0, "no progress bar" },
@@ -102,8 +102,8 @@ static int print_top(void *arg, size_t position, const float *logits, nj_error *
                                                    (double)logits[top[i]], "probability", p));
             continue;
         }
-        nj_text_escape(&safe, raw.data ? raw.data : "", raw.len, 40);
-        printf("  %8" PRId32 "  %9.4f  %5.1f%%  \"%s\"\n", top[i], (double)logits[top[i]], 100 * p,
+        nj_text_quote(&safe, raw.data ? raw.data : "", raw.len, 40);
+        printf("  %8" PRId32 "  %9.4f  %5.1f%%  %s\n", top[i], (double)logits[top[i]], 100 * p,
                safe.data ? safe.data : "");
     }
     nj_buf_free(&raw);

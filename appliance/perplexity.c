@@ -17,7 +17,8 @@
 #include "appliance/text.h"
 #include "appliance/verbs.h"
 
-#define ROWS_MAX 128
+#define ROWS_MAX      128
+#define CHUNK_DEFAULT 512
 
 typedef struct args {
     const char *file, *text;
@@ -30,7 +31,8 @@ typedef struct args {
 static const nj_cli_option options[] = {
     { "file", 'f', "TEXT", nj_cli_text, offsetof(args, file), 0, 0, "the text to score (-: standard input)" },
     { "prompt", 'p', "TEXT", nj_cli_text, offsetof(args, text), 0, 0, "the text itself" },
-    { "chunk", 0, "N", nj_cli_u32, offsetof(args, chunk), 2, 1 << 24, "tokens per chunk (512)" },
+    { "chunk", 0, "N", nj_cli_u32, offsetof(args, chunk), 2, 1 << 24,
+      "tokens per chunk (512, or what text and context have)" },
     { "second-half", 0, NULL, NULL, offsetof(args, second_half), 0, 0, "score as llama.cpp does, for comparison" },
     { "json", 0, NULL, NULL, offsetof(args, json), 0, 0, "one JSON document, with the surprise of each token" },
     { "quiet", 'q', NULL, NULL, offsetof(args, quiet), 0, 0, "no progress bar" },
@@ -140,8 +142,36 @@ static void print_result(const scoring *s, double seconds)
         return;
     }
     printf("perplexity %.4f +/- %.4f\n", perplexity(s), perplexity_error(s));
-    printf("%" PRIu64 " of %zu tokens scored, %zu chunks of %" PRIu32 "%s; mean surprise %.6f nats\n", s->nll.n,
-           s->tokens, s->chunks, s->a->chunk, s->a->second_half ? ", second halves" : "", s->nll.mean);
+    printf("%" PRIu64 " of %zu tokens scored, %zu chunk%s of %" PRIu32 "%s; mean surprise %.6f nats\n", s->nll.n,
+           s->tokens, s->chunks, s->chunks == 1 ? "" : "s", s->a->chunk, s->a->second_half ? ", second halves" : "",
+           s->nll.mean);
+}
+
+/* Settles the length of a chunk: as given, which must fit text and context, else what there is, up to the default. */
+static int choose_chunk(args *a, const nj_model *m, size_t tokens, nj_error *err)
+{
+    uint32_t context = nj_model_info_of(m)->context, least = a->second_half ? 3 : 2;
+    if (!a->chunk) {
+        a->chunk = CHUNK_DEFAULT;
+        if (a->chunk > context) a->chunk = context;
+        if (a->chunk > tokens) a->chunk = (uint32_t)tokens;
+        if (a->chunk >= least && a->chunk < CHUNK_DEFAULT && !a->quiet)
+            nj_cli_say("the %s has %" PRIu32 " tokens, so --chunk is %" PRIu32 " instead of %d.",
+                       a->chunk == tokens ? "text" : "context", a->chunk, a->chunk, CHUNK_DEFAULT);
+    }
+    if (a->chunk < least)
+        return nj_fail(err, -EINVAL,
+                       "There is nothing to score: text, --chunk and --ctx must have %" PRIu32 " tokens or more.",
+                       least);
+    if (a->chunk > context) {
+        nj_fail(err, -EINVAL, "--chunk %" PRIu32 " is more than the context of %" PRIu32 " tokens.", a->chunk, context);
+        return nj_remedy(err, "Take a smaller --chunk or a larger --ctx.");
+    }
+    if (tokens < a->chunk) {
+        nj_fail(err, -EINVAL, "The text has %zu tokens, a chunk has %" PRIu32 ".", tokens, a->chunk);
+        return nj_remedy(err, "Take a longer text or a smaller --chunk.");
+    }
+    return 0;
 }
 
 static int measure(const args *a, const nj_model *m, nj_tokens *tokens, nj_error *err)
@@ -149,10 +179,6 @@ static int measure(const args *a, const nj_model *m, nj_tokens *tokens, nj_error
     nj_engine *e = NULL;
     scoring s = { .a = a, .tokenizer = nj_model_tokenizer(m), .tokens = tokens->len };
     s.vocab = nj_model_info_of(m)->vocab;
-    if (tokens->len < a->chunk) {
-        nj_fail(err, -EINVAL, "The text has %zu tokens, a chunk has %" PRIu32 ".", tokens->len, a->chunk);
-        return nj_remedy(err, "Take a longer text or a smaller --chunk.");
-    }
     nj_engine_options opt = nj_cli_engine_options(&a->model);
     opt.rows_max = ROWS_MAX;
     if (!opt.context && a->chunk < nj_model_info_of(m)->context) opt.context = a->chunk;
@@ -167,7 +193,7 @@ static int measure(const args *a, const nj_model *m, nj_tokens *tokens, nj_error
 
 int nj_verb_perplexity(int argc, char **argv)
 {
-    args a = { .model = NJ_CLI_MODEL_DEFAULTS, .chunk = 512 };
+    args a = { .model = NJ_CLI_MODEL_DEFAULTS, .chunk = 0 };
     char **operand;
     nj_error err = { 0 };
     nj_buf text = { 0 };
@@ -176,13 +202,17 @@ int nj_verb_perplexity(int argc, char **argv)
     int status = nj_cli_parse(&verb, argc, argv, &a, &operand, NULL);
     if (status >= 0) return status;
     if (a.text && a.file) return nj_cli_usage(&verb, "give -p or -f, not both.");
+    if (a.chunk && a.model.context && a.chunk > a.model.context)
+        return nj_cli_usage(&verb, "--chunk %" PRIu32 " is more than --ctx %" PRIu32 ".", a.chunk, a.model.context);
 
     int rc = nj_cli_prompt(a.text, a.file, &text, &err);
+    if (rc == 0 && text.len == 0) rc = nj_fail(&err, -ENODATA, "There is no text.");
     if (rc == 0) rc = nj_cli_model_open(&m, operand[0], &a.model, a.quiet, &err);
     if (rc == 0)
         rc = nj_tokenize(nj_model_tokenizer(m), text.data ? text.data : "", text.len,
                          a.second_half ? NJ_TOKENIZE_BOS : 0, &tokens, &err);
     nj_buf_free(&text);
+    if (rc == 0) rc = choose_chunk(&a, m, tokens.len, &err);
     if (rc == 0) rc = measure(&a, m, &tokens, &err);
     free(tokens.id);
     nj_model_close(m);

@@ -129,6 +129,7 @@ static void draw(nj_progress *p, uint64_t now_ns)
         fprintf(stderr, "%s: %s\n", p->title, text);
         nj_buf_free(&line);
         p->drawn = true;
+        p->printed = p->done;
         return;
     }
     char line[1024];
@@ -188,7 +189,7 @@ void nj_progress_end(nj_progress *p)
 {
     if (p->terminal)
         erase();
-    else if (p->drawn && !p->quiet)
+    else if (p->drawn && !p->quiet && p->printed != p->done)
         draw(p, nj_now_ns());
     p->drawn = false;
 }

@@ -13,6 +13,7 @@ typedef struct nj_progress {
     uint64_t    next_ns;   /* not drawn again before */
     uint64_t    base;      /* what was done before we started (a resumed batch): not part of the rate */
     uint64_t    done, total;
+    uint64_t    printed;   /* done on the last line, when stderr is no terminal */
     char        note[96];  /* free text at the end of the line, or "" */
 } nj_progress;
 

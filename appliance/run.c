@@ -135,14 +135,16 @@ static nj_engine_stats stats_since(const nj_engine *e, const nj_engine_stats *be
 
 static void print_stats(const nj_engine_stats *s)
 {
-    char kv[24];
+    char kv[24], cached[64] = "";
     nj_text_bytes((double)s->kv_bytes, kv);
+    if (s->prefix_rows_saved)
+        snprintf(cached, sizeof cached, ", %" PRIu64 " taken from the cache", s->prefix_rows_saved);
     nj_progress_say(NULL,
-                    "prompt %.1f tok/s (%" PRIu64 " tokens, %" PRIu64 " more were known), decode %.2f tok/s (%" PRIu64
-                    " tokens), %.2f GB/s, %s, %" PRIu32 " threads, KV %s",
-                    per_second(s->prompt_rows, s->prompt_ns), s->prompt_rows, s->prefix_rows_saved,
-                    per_second(s->decode_rows, s->decode_ns), s->decode_rows,
-                    per_second(s->decode_bytes, s->decode_ns) / 1e9, nj_isa_name(s->isa), s->threads, kv);
+                    "%" PRIu64 " prompt tokens at %.1f tok/s%s; %" PRIu64
+                    " decoded at %.2f tok/s, %.2f GB/s; %s, %" PRIu32 " thread%s, KV %s",
+                    s->prompt_rows, per_second(s->prompt_rows, s->prompt_ns), cached, s->decode_rows,
+                    per_second(s->decode_rows, s->decode_ns), per_second(s->decode_bytes, s->decode_ns) / 1e9,
+                    nj_isa_name(s->isa), s->threads, s->threads == 1 ? "" : "s", kv);
 }
 
 static int print_json(const nj_chat_answer *a, const nj_chat *c, const nj_engine_stats *s, nj_error *err)
@@ -165,6 +167,17 @@ static int print_json(const nj_chat_answer *a, const nj_chat *c, const nj_engine
 
 /* ---- Answers ---- */
 
+/* Why an answer ended where it did, in the words of nightjar answers; NULL where that is plain. */
+static const char *ending(nj_finish finish)
+{
+    switch (finish) {
+    case NJ_FINISH_LENGTH: return "[ended at its length limit]";
+    case NJ_FINISH_LOOP: return "[ended because it repeated itself]";
+    case NJ_FINISH_CANCELLED: return "[cancelled]";
+    default: return NULL;
+    }
+}
+
 /* Says `text`, prints the answer as the options ask, and why it ended where that is not plain. */
 static int say(const args *a, nj_chat *c, const char *text, size_t len, nj_finish *finish, nj_error *err)
 {
@@ -179,8 +192,7 @@ static int say(const args *a, nj_chat *c, const char *text, size_t len, nj_finis
         else if (!answer.text.len || answer.text.data[answer.text.len - 1] != '\n')
             putchar('\n');
         nj_cli_out_flush();
-        if (answer.finish != NJ_FINISH_STOP && !a->quiet && !a->json)
-            nj_progress_say(NULL, "[the answer ended here: %s]", nj_finish_name(answer.finish));
+        if (ending(answer.finish) && !a->quiet && !a->json) nj_progress_say(NULL, "%s", ending(answer.finish));
         if (a->stats) print_stats(&stats);
         *finish = answer.finish;
     } else if (answer.text.len == 0 && !a->json) {
@@ -200,14 +212,14 @@ static int answer_once(const args *a, nj_chat *c, const nj_buf *prompt, nj_error
 
 static const char chat_help[] = "  /reset   forget what was said (the system message stays)\n"
                                 "  /stats   figures of the engine so far\n"
-                                "  /quit    leave (Ctrl-D does too)\n"
+                                "  /quit    leave (/exit and Ctrl-D do too)\n"
                                 "A line that ends in \\ goes on in the next. Ctrl-C stops an answer.";
 
 /* A command of the chat. True when the conversation is over. */
 static bool command(nj_chat *c, const char *line, nj_error *err)
 {
     static const nj_engine_stats none;
-    static const char *const names[] = { "/help", "/reset", "/stats", "/quit", NULL };
+    static const char *const names[] = { "/help", "/reset", "/stats", "/quit", "/exit", NULL };
     if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0) return true;
     if (strcmp(line, "/help") == 0) {
         nj_progress_say(NULL, "%s", chat_help);
@@ -225,6 +237,13 @@ static bool command(nj_chat *c, const char *line, nj_error *err)
     return false;
 }
 
+static bool is_blank(const char *text, size_t len)
+{
+    size_t i = 0;
+    while (i < len && strchr(" \t\r\n", text[i]) && text[i]) i++;
+    return i == len;
+}
+
 /* "/name" alone is a command; "/home/me/x is ..." is not. */
 static bool is_command(const char *line)
 {
@@ -233,6 +252,7 @@ static bool is_command(const char *line)
 
 static int converse(const args *a, nj_chat *c, nj_error *err)
 {
+    bool hinted = a->quiet, dropped = false;
     nj_buf line = { 0 };
     nj_lineedit *editor = nj_lineedit_new();
     nj_finish finish;
@@ -242,13 +262,14 @@ static int converse(const args *a, nj_chat *c, nj_error *err)
     else if (!a->quiet)
         nj_progress_say(NULL, "Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.");
     while (rc > 0) {
-        rc = nj_lineedit_read(editor, &line);
+        rc = nj_lineedit_read(editor, &line, &dropped);
         if (rc == -EINTR) {
+            if (!dropped && !hinted) hinted = true, nj_progress_say(NULL, "Ctrl-D or /quit leaves.");
             rc = 1;
             continue;
         }
         if (rc <= 0) break;
-        if (line.len == 0) continue;
+        if (is_blank(line.data, line.len)) continue;
         if (is_command(line.data)) {
             if (command(c, line.data, err)) break;
             continue;
@@ -258,11 +279,13 @@ static int converse(const args *a, nj_chat *c, nj_error *err)
             nj_cli_fail(err); /* a prompt too long, say: the conversation is as before, and goes on */
         }
         nj_cli_interrupted = false;
+        if (nj_cli_terminated()) rc = -ECANCELED;
     }
     if (rc == 0 && !a->quiet) fputc('\n', stderr);
-    if (rc < 0 && !err->text[0]) nj_fail(err, rc, "The terminal can't be read.");
+    if (rc < 0 && rc != -ECANCELED && !err->text[0]) nj_fail(err, rc, "The terminal can't be read.");
     nj_lineedit_free(editor);
     nj_buf_free(&line);
+    if (rc == -ECANCELED) return nj_cli_interrupt_status();
     return rc < 0 ? nj_cli_fail(err) : 0;
 }
 
@@ -272,7 +295,7 @@ static int run(args *a, const char *path, bool chat, const nj_buf *prompt, nj_er
 {
     nj_model *m = NULL;
     nj_engine *e = NULL;
-    nj_chat c = { .system = a->system, .plain = a->raw, .no_think = a->no_think };
+    nj_chat c = { .system = a->system, .plain = a->raw, .no_think = a->no_think, .quiet = a->quiet };
     int status = 1, rc = nj_cli_model_open(&m, path, &a->model, a->quiet, err);
     nj_engine_options opt = nj_cli_engine_options(&a->model);
     if (rc == 0) rc = nj_engine_new(&e, m, &opt, err);
@@ -320,6 +343,11 @@ int nj_verb_run(int argc, char **argv)
 
     bool chat = !a.prompt && !a.file && isatty(STDIN_FILENO);
     int rc = chat ? 0 : nj_cli_prompt(a.prompt, a.file, &prompt, &err);
+    if (!chat && rc == 0 && (a.raw ? prompt.len == 0 : is_blank(prompt.data, prompt.len))) {
+        rc = nj_fail(&err, -EINVAL, "The prompt is empty.");
+        nj_remedy(&err,
+                  "Give it with -p TEXT or -f FILE, or pipe it in; at a terminal, without them, there is a chat.");
+    }
     status = rc ? nj_cli_fail(&err) : run(&a, operand[0], chat, &prompt, &err);
     nj_buf_free(&prompt);
     free(a.stop.item);

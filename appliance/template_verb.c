@@ -62,7 +62,7 @@ static int prepare_args(nj_buf *text, const nj_tokenizer *t, nj_error *err)
     json_t *inner = json_object_get(whole, "args"), *object = json_is_object(inner) ? inner : whole;
     int rc = 0;
     if (!json_is_object(object)) {
-        rc = nj_fail(err, -EINVAL, "the arguments are not a JSON object.");
+        rc = nj_fail(err, -EINVAL, "ARGS must be a JSON object.");
         nj_remedy(err, "Write them like {\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}.");
     } else if (object != whole || t) {
         if (t) {
@@ -81,7 +81,8 @@ static int prepare_args(nj_buf *text, const nj_tokenizer *t, nj_error *err)
 
 static int read_args(const char *given, nj_buf *out, nj_error *err)
 {
-    if (given[strspn(given, " \t\r\n")] != '{') return nj_file_read(given, ARGS_BYTES_MAX, out, err);
+    char first = given[strspn(given, " \t\r\n")];
+    if (first != '{' && first != '[') return nj_file_read(given, ARGS_BYTES_MAX, out, err);
     nj_buf_str(out, given);
     return out->failed ? nj_fail(err, out->failed, "There is no memory for the arguments.") : 0;
 }

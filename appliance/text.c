@@ -32,7 +32,7 @@ static void escape_one(nj_buf *out, unsigned char c)
         nj_buf_printf(out, "\\x%02x", c);
 }
 
-void nj_text_escape(nj_buf *out, const char *text, size_t len, size_t bytes_max)
+static void escape(nj_buf *out, const char *text, size_t len, size_t bytes_max, bool quoted)
 {
     size_t shown = bytes_max && len > bytes_max ? bytes_max : len, i = 0;
     while (i < shown) {
@@ -41,6 +41,7 @@ void nj_text_escape(nj_buf *out, const char *text, size_t len, size_t bytes_max)
         bool control = n == 0 || (n == 1 && ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)) ||
                        (n == 2 && (unsigned char)text[i] == 0xc2 && (unsigned char)text[i + 1] < 0xa0);
         if (n > 1 && i + n > shown) break;
+        if (quoted && (text[i] == '"' || text[i] == '\\')) nj_buf_char(out, '\\');
         if (!control)
             nj_buf_add(out, text + i, n);
         else
@@ -48,6 +49,18 @@ void nj_text_escape(nj_buf *out, const char *text, size_t len, size_t bytes_max)
         i += n ? n : 1;
     }
     if (i < len) nj_buf_str(out, "...");
+}
+
+void nj_text_escape(nj_buf *out, const char *text, size_t len, size_t bytes_max)
+{
+    escape(out, text, len, bytes_max, false);
+}
+
+void nj_text_quote(nj_buf *out, const char *text, size_t len, size_t bytes_max)
+{
+    nj_buf_char(out, '"');
+    escape(out, text, len, bytes_max, true);
+    nj_buf_char(out, '"');
 }
 
 json_t *nj_text_json(const char *text, size_t len)

@@ -8,6 +8,9 @@
  * written as \n, \t or \xNN, so that no file can steer the terminal. "..." follows when something was left out. */
 void nj_text_escape(nj_buf *out, const char *text, size_t len, size_t bytes_max);
 
+/* The same between double quotes, those of the text itself and backslashes written as \" and \\. */
+void nj_text_quote(nj_buf *out, const char *text, size_t len, size_t bytes_max);
+
 /* A JSON string, invalid UTF-8 replaced by U+FFFD. NULL without memory. */
 struct json_t *nj_text_json(const char *text, size_t len);
 

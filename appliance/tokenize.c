@@ -47,7 +47,8 @@ static const nj_cli_option detokenize_options[] = {
 static const nj_cli_verb detokenize_verb = {
     .name = "detokenize",
     .usage = "MODEL [ID...]",
-    .summary = "Prints the text of token ids, given as words or with commas, or on standard input.",
+    .summary = "Prints the text of token ids, given as words or with commas, or on standard input.\n"
+               "It is the text that was tokenized, byte for byte, unless the vocabulary normalises text (Qwen: NFC).",
     .options = detokenize_options,
     .examples = "  nightjar detokenize model.gguf 9707 11 1879 0\n"
                 "  nightjar tokenize model.gguf -f a.txt --ids | nightjar detokenize model.gguf | cmp - a.txt\n",
@@ -72,8 +73,8 @@ static void print_tokens(const nj_tokenizer *t, const nj_tokens *tokens)
         nj_buf_clear(&raw);
         nj_buf_clear(&safe);
         nj_token_text(t, tokens->id[i], true, &raw);
-        nj_text_escape(&safe, raw.data ? raw.data : "", raw.len, 0);
-        printf("%8" PRId32 "  \"%s\"\n", tokens->id[i], safe.data ? safe.data : "");
+        nj_text_quote(&safe, raw.data ? raw.data : "", raw.len, 0);
+        printf("%8" PRId32 "  %s\n", tokens->id[i], safe.data ? safe.data : "");
     }
     nj_buf_free(&raw);
     nj_buf_free(&safe);
@@ -147,6 +148,18 @@ static int read_ids(char **words, int count, int32_t vocab, nj_tokens *tokens, n
     return rc;
 }
 
+/* "-1" would be read as an option that is not there: a space before the first such word makes it an operand, which is
+ * then refused with the range of ids. */
+static void hide_negative(int argc, char **argv, char word[32])
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (argv[i][0] != '-' || argv[i][1] < '0' || argv[i][1] > '9') continue;
+        snprintf(word, 32, " %.30s", argv[i]);
+        argv[i] = word;
+        return;
+    }
+}
+
 int nj_verb_detokenize(int argc, char **argv)
 {
     args a = { 0 };
@@ -156,6 +169,8 @@ int nj_verb_detokenize(int argc, char **argv)
     nj_tokenizer *t = NULL;
     nj_tokens tokens = { 0 };
     nj_buf text = { 0 };
+    char negative[32];
+    hide_negative(argc, argv, negative);
     int status = nj_cli_parse(&detokenize_verb, argc, argv, &a, &operand, &count);
     if (status >= 0) return status;
 

@@ -128,17 +128,10 @@ static const struct family *find_family(const char *name)
 
 static int unknown_name(const char *name, nj_error *err)
 {
-    nj_buf known = { 0 };
-    for (size_t i = 0; i < NJ_COUNT(families); i++) {
-        if (i) nj_buf_char(&known, ' ');
-        nj_buf_str(&known, families[i].names);
-    }
-    nj_fail(err, -ENOTSUP, "tokenizer.ggml.pre is \"%.100s\", a pre-tokenizer that is not known. Known are: %s.", name,
-            known.data ? known.data : "");
-    nj_buf_free(&known);
+    nj_fail(err, -ENOTSUP, "tokenizer.ggml.pre is \"%.100s\", a pre-tokenizer that is not known.", name);
     return nj_remedy(err,
                      "If the model is built on a known vocabulary, say which: --set tokenizer.ggml.pre=NAME (llama-bpe "
-                     "for the Llama 3 family, qwen2 for Qwen, gpt-2 for older ones).");
+                     "for the Llama 3 family, qwen2 for Qwen, tekken for Mistral, gpt-2 for older ones).");
 }
 
 int nj_pretokenizer_new(nj_pretokenizer **out, nj_pre_traits *traits, const char *name, nj_error *err)

@@ -54,6 +54,9 @@ test_usage() {
     result help_and_version
     call 2 inspct x && says "nightjar inspect"; result unknown_verb_is_suggested
     call 2 run --tmp 1 x && says "Did you mean --temp?"; result unknown_option_is_suggested
+    call 2 run --hep x && says "Did you mean --help?"; result help_is_suggested
+    call 2 run -n 0 x && says "between 1 and 2147483647"; result ranges_are_written_out
+    call 2 logits x --tokens 1 --chunk 5000 && says "between 1 and 4096"; result logits_chunk_is_what_a_step_takes
     call 2 run --temp 101 x && says "not between"; result range_is_checked
     call 2 run --temp nan x && call 2 run -n 0x10 x && call 2 run --seed -1 x && call 2 run -n 99999999999 x
     result numbers_are_checked
@@ -82,21 +85,25 @@ test_output_errors() {
 # ---- Text ----
 
 test_tokens() {
-    local vocab=$golden/tokenizers/llama3.gguf text='The night jar, 42 moths… 夜鷹 <|eot_id|> end'
-    needs tokens_go_both_ways "$vocab" || return
+    local vocab=$golden/tokenizers/llama3.gguf end='<|eot_id|>' text
+    [ -e "$vocab" ] || vocab=$nano end='<|im_end|>'
+    text="The night jar, 42 moths… 夜鷹 $end end"
     call 0 tokenize "$vocab" -p "$text" --ids && "$nj" detokenize "$vocab" $(cat "$out") >"$work/back" 2>"$talk"
     check tokens_go_both_ways "$(cat "$work/back")" [ "$(cat "$work/back")" = "$text" ]
     printf '%s' "$text" >"$work/text"
     "$nj" tokenize "$vocab" --ids <"$work/text" 2>"$talk" | "$nj" detokenize "$vocab" >"$work/back" 2>>"$talk"
     check tokens_go_through_pipes "texts differ" cmp -s "$work/text" "$work/back"
-    call 0 tokenize "$vocab" -p 'Hello, world!' --ids && [ "$(cat "$out")" = "9906 11 1917 0" ]
-    result ids_are_golden
-    call 0 tokenize "$vocab" -p '<|eot_id|>' --ids && [ "$(cat "$out")" = 128009 ] &&
-        call 0 tokenize "$vocab" -p '<|eot_id|>' --ids --no-special && [ "$(wc -w <"$out")" -gt 1 ]
+    call 0 tokenize "$vocab" -p "$end" --ids && [ "$(wc -w <"$out")" -eq 1 ] &&
+        call 0 tokenize "$vocab" -p "$end" --ids --no-special && [ "$(wc -w <"$out")" -gt 1 ]
     result special_tokens_can_be_text
     call 0 tokenize "$vocab" -p 'Hello' --json && prints '"ids"'; result tokenize_has_json
     call 1 detokenize "$vocab" 99999999 && says "outside the vocabulary"; result id_is_checked
+    call 1 detokenize "$vocab" 5 -1 && grep -q "ids are from 0 to [1-9][0-9]*[.]" "$talk"; result negative_id_is_told_the_range
     call 1 detokenize "$vocab" 12x && says "not a token id"; result id_is_a_number
+    needs ids_are_golden "$golden/tokenizers/llama3.gguf" || return
+    call 0 tokenize "$vocab" -p 'Hello, world!' --ids && [ "$(cat "$out")" = "9906 11 1917 0" ]
+    result ids_are_golden
+    call 0 tokenize "$vocab" -p "$end" --ids && [ "$(cat "$out")" = 128009 ]; result special_id_is_golden
 }
 
 test_template() {
@@ -110,6 +117,8 @@ T
     check template_renders_exactly "$(cat "$out")" cmp -s "$work/want" "$out"
     call 0 template --file "$work/t.jinja" --args '{"messages": [{"role": "a", "content": "b"}]}' && prints "[a] b"
     result template_takes_json_itself
+    call 1 template --file "$work/t.jinja" --args '[]' && says "ARGS must be a JSON object"
+    result args_that_are_no_object_are_told
     call 1 template --file "$work/t.jinja" --args '{"messages": [' && says "line 1"
     result bad_json_is_told
     echo '{% if %}' >"$work/bad.jinja"
@@ -127,6 +136,9 @@ test_inspect() {
     call 0 inspect "$nano" && prints "qwen3moe" && prints "active per token" && prints "KV per token" &&
         prints "qwen3moe.expert_used_count" && prints "can be changed with --set" && prints "bound to"
     result inspect_tells_the_facts
+    call 0 inspect "$nano" && grep -q '^  memory .*fits: .* of weights and .* of KV for .* are available' "$out"
+    result inspect_says_whether_it_fits
+    call 0 inspect "$nano" --json && grep -A1 '"memory"' "$out" | grep -q '"fits": true'; result inspect_says_so_in_json
     call 0 inspect "$nano" --json && prints '"kv_bytes_per_token"' && prints '"parameters_active"'
     result inspect_has_json
     call 0 inspect "$nano" --sha256 && prints "$(sha256sum "$nano" | cut -d' ' -f1)"
@@ -152,12 +164,18 @@ test_logits() {
     call 1 logits "$tiny" --tokens 5 --set block_count=1 && says "shapes"; result shape_keys_are_refused
     call 0 logits "$tiny" --tokens 5,6 --set qwen3moe.rope.freq_base=777 && ! cmp -s "$out" <(head -c 2560 "$work/whole.f32")
     result free_keys_are_set
+    local trained
+    trained=$("$nj" inspect "$tiny" --json | sed -n 's/^    "context": \([0-9]*\),/\1/p')
+    call 0 logits "$tiny" --tokens 5 --ctx "$trained" -o "$work/x.f32" && [ ! -s "$talk" ] &&
+        call 0 logits "$tiny" --tokens 5 --ctx $((2 * trained + 1)) -o "$work/x.f32" &&
+        says "beyond the $trained tokens" && says "yarn:3"
+    result context_beyond_training_is_told
+    call 0 logits "$tiny" --tokens 5 --ctx $((2 * trained)) --rope-scaling yarn:2 -o "$work/x.f32" && [ ! -s "$talk" ]
+    result stretched_context_is_no_news
 }
 
 test_perplexity() {
-    needs perplexity_is_golden "$golden/models/nano-heldout.txt" || return
-    needs perplexity_is_golden "$nano" || return
-    head -c 9000 "$golden/models/nano-heldout.txt" >"$work/text"
+    head -c 9000 tests/data/nano-heldout.txt >"$work/text"
     call 0 perplexity "$nano" -f "$work/text" --chunk 256 && prints "perplexity " && prints "+/-"
     result perplexity_has_an_error_bar
     local text json
@@ -166,7 +184,16 @@ test_perplexity() {
     json=$(sed -n 's/^  "perplexity": \([0-9]*\.[0-9][0-9]\).*/\1/p' "$out")
     check perplexity_agrees_with_its_json "$text and $json" [ -n "$text" -a "$text" = "$json" ]
     check surprise_of_each_token "entries" [ "$(grep -c '"nll":' "$out")" = "$(sed -n 's/^  "scored": \([0-9]*\),/\1/p' "$out")" ]
-    call 1 perplexity "$nano" -p "too short" && says "--chunk"; result short_text_is_told
+    call 0 perplexity "$nano" -p "A letter, shorter than a chunk." && says "so --chunk is" && prints "1 chunk of"
+    result short_text_is_one_chunk
+    call 1 perplexity "$nano" -p "too short" --chunk 512 && says "--chunk"; result text_shorter_than_its_chunk_is_told
+    call 1 perplexity "$nano" -p "a" --second-half && says "nothing to score"; result text_too_short_to_score_is_told
+    call 2 perplexity "$nano" -f "$work/text" --chunk 256 --ctx 100 && says "--chunk 256 is more than --ctx 100"
+    result chunk_beyond_ctx_is_told
+    call 1 perplexity "$nano" -f "$work/text" --chunk 100000 && says "--chunk 100000 is more than the context"
+    result chunk_beyond_the_context_is_told
+    call 0 perplexity "$nano" -f "$work/text" --ctx 100 && prints "chunks of 100"; result chunk_follows_ctx
+    call 1 perplexity "$nano" && says "There is no text."; result perplexity_wants_text
     call 0 perplexity "$nano" -f "$work/text" --second-half --chunk 256 && prints "second halves"
     result second_half
 }
@@ -208,7 +235,13 @@ test_run() {
     result run_has_json
     echo "Once upon" | "$nj" run "$nano" --raw -n 5 --temp 0 >"$out" 2>"$talk"
     check run_reads_a_pipe "no answer" [ -s "$out" ]
-    call 1 run "$tiny" -p "" --raw && says "prompt"; result empty_prompt_is_told
+    call 1 run "$nano" -p "" && says "The prompt is empty." && call 1 run "$nano" && says "The prompt is empty." &&
+        call 1 run "$nano" -p " $(printf '\n') " && says "The prompt is empty." && call 1 run "$nano" -p "" --raw &&
+        says "The prompt is empty."
+    result empty_prompt_is_told
+    call 0 run "$nano" -p "Once" -n 5 && says "[ended at its length limit]"; result cut_answer_is_told
+    call 0 run "$nano" -p "Once" -n 2 --stats && ! says "from the cache" && says "prompt tokens at"
+    result stats_name_the_cache_only_when_used
     call 1 run "$nano" -p "$(printf 'word %.0s' {1..2000})" && says "context"; result long_prompt_is_told
 }
 
@@ -235,6 +268,43 @@ test_interrupt() {
     [ "$status" -eq 130 ] && [ ! -e "$work/i.gguf" ] && [ ! -e "$work/i.gguf.part" ]; result ctrl_c_leaves_no_half_file
 }
 
+# chat OPTIONS...: starts a chat at a terminal that reads what is written to descriptor 9; its pid is in $work/pid.
+chat() {
+    rm -f "$work/keys" "$work/pid"
+    : >"$talk"
+    mkfifo "$work/keys" && exec 9<>"$work/keys"
+    # shellcheck disable=SC2016
+    CHAT="$nj run $* " timeout 60 script -qefc 'echo $$ >'"$work/pid"'; exec $CHAT' /dev/null <&9 >"$talk" 2>&1 &
+    session=$!
+    heard "/help lists the commands" && heard "> "
+}
+# heard TEXT: waits at most 30 s until the chat has said it.
+heard() {
+    local end=$((SECONDS + 30))
+    until says "$1"; do [ $SECONDS -lt $end ] || return 1; done
+}
+# left STATUS: the chat has ended with STATUS.
+left() {
+    local status=0
+    wait "$session" || status=$?
+    exec 9>&-
+    [ "$status" -eq "$1" ]
+}
+
+# A chat at the terminal that is stopped, interrupted, left alone and talked to for long.
+test_chat_ends() {
+    chat "$nano" --seed 1 && kill -TERM "$(cat "$work/pid")" && left 143; result sigterm_ends_an_idle_chat
+    chat "$nano" --seed 1 --ignore-eos && printf 'Hello\n' >&9 && heard "Hello" && kill -TERM "$(cat "$work/pid")" && left 143
+    result sigterm_ends_an_answering_chat
+    chat "$nano" --seed 1 && printf '\003' >&9 && heard "Ctrl-D or /quit leaves." && printf '   \n/help\n/exit\n' >&9 && left 0 &&
+        says "(/exit and Ctrl-D do too)" && ! says "tok/s"
+    result ctrl_c_at_an_empty_prompt_tells_how_to_leave
+    chat "$nano" -n 30 --ignore-eos --ctx 160 --seed 1 --system Short.
+    printf 'The first of many lines.\nThe second line.\nThe third line.\nThe fourth line.\nThe fifth line.\n' >&9
+    printf '%s\n/quit\n' "$(printf 'word %.0s' {1..300})" >&9
+    left 0 && heard "left out from now on" && heard "more than the context of 160"; result full_chat_goes_on
+}
+
 # The chat at a terminal: two turns, a stopped answer, and leaving. `script` gives it a terminal.
 test_chat() {
     needs chat_remembers_and_leaves "$nano" || return
@@ -247,6 +317,7 @@ test_chat() {
         timeout 60 script -qec "$nj run $nano -n 12 --seed 1 --stats" /dev/null >"$talk" 2>&1 || status=$?
     check chat_remembers_and_leaves "status $status" [ "$status" -eq 0 ]
     check chat_answers "no figures" says "tok/s"
+    test_chat_ends
 }
 
 test_usage

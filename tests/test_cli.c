@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "appliance/cli.h"
 #include "appliance/config.h"
@@ -242,6 +243,36 @@ static void a_finished_bar_is_full(void **state)
     assert_non_null(strstr(line, "[############################]"));
 }
 
+/* Updates a bar for a file, as if 5 s lay between, and ends it; the number of lines it printed. */
+static int lines_printed(const uint64_t *done, size_t n, uint64_t total)
+{
+    nj_progress p;
+    int lines = 0, c, kept = dup(STDERR_FILENO);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    fflush(stderr);
+    dup2(fileno(file), STDERR_FILENO);
+    nj_progress_begin(&p, "Night", "requests", false);
+    for (size_t i = 0; i < n; i++) {
+        p.next_ns = 0;
+        nj_progress_update(&p, done[i], total);
+    }
+    nj_progress_end(&p);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(file);
+    while ((c = getc(file)) != EOF) lines += c == '\n';
+    fclose(file);
+    return lines;
+}
+
+static void the_last_line_is_printed_once(void **state)
+{
+    (void)state;
+    assert_int_equal(lines_printed((const uint64_t[]){ 3, 5 }, 2, 5), 2);
+    assert_int_equal(lines_printed(NULL, 0, 5), 0);
+}
+
 static void durations_and_sizes_read_well(void **state)
 {
     char text[24];
@@ -266,6 +297,15 @@ static void no_text_steers_the_terminal(void **state)
     nj_buf_clear(&b);
     nj_text_escape(&b, "ééé", 6, 3);
     assert_string_equal(b.data, "é...");
+    nj_buf_free(&b);
+}
+
+static void quoted_text_has_its_quotes_escaped(void **state)
+{
+    nj_buf b = { 0 };
+    (void)state;
+    nj_text_quote(&b, "\"a\\\n", 4, 0);
+    assert_string_equal(b.data, "\"\\\"a\\\\\\n\"");
     nj_buf_free(&b);
 }
 
@@ -311,6 +351,22 @@ static void tensors_have_their_groups(void **state)
     };
     (void)state;
     for (size_t i = 0; i < NJ_COUNT(cases); i++) assert_int_equal(nj_group_of(cases[i].name), cases[i].group);
+}
+
+static void memory_goes_to_weights_first(void **state)
+{
+    const nj_model_info m = { .bytes = 1000, .context = 100, .kv_values_per_token = 10 }; /* 20 bytes per token */
+    (void)state;
+    nj_fit f = nj_fit_of(&m, 5000, 8000);
+    assert_true(f.fit && f.weights_fit);
+    assert_int_equal(f.kv, 2000);
+    assert_int_equal(f.tokens, 100);
+    f = nj_fit_of(&m, 2000, 8000);
+    assert_true(f.weights_fit && !f.fit);
+    assert_int_equal(f.tokens, 25);
+    f = nj_fit_of(&m, 999, 8000);
+    assert_true(!f.weights_fit && !f.fit);
+    assert_int_equal(f.tokens, 0);
 }
 
 static void keys_are_described(void **state)
@@ -403,12 +459,15 @@ int main(void)
         cmocka_unit_test(the_bar_fits_its_columns),
         cmocka_unit_test(the_rate_leaves_out_what_was_done_before),
         cmocka_unit_test(a_finished_bar_is_full),
+        cmocka_unit_test(the_last_line_is_printed_once),
         cmocka_unit_test(durations_and_sizes_read_well),
         cmocka_unit_test(no_text_steers_the_terminal),
+        cmocka_unit_test(quoted_text_has_its_quotes_escaped),
         cmocka_unit_test(invalid_text_becomes_valid_json),
         cmocka_unit_test(log_sum_exp_does_not_overflow),
         cmocka_unit_test(the_mean_has_its_error),
         cmocka_unit_test(tensors_have_their_groups),
+        cmocka_unit_test(memory_goes_to_weights_first),
         cmocka_unit_test(keys_are_described),
         cmocka_unit_test(duplicate_tokens_are_noted),
         cmocka_unit_test(special_ids_outside_are_faults),
