@@ -80,12 +80,13 @@ static void fingerprint(const nj_engine *e, const batch_args *a, char out[64])
 
 static void summary_text(const batch_args *a, const nj_batch_plan *p, const nj_batch_counts *c, double seconds)
 {
-    char duration[24];
+    char duration[24], found[48] = "", found_errors[48] = "";
     uint64_t done = p->done + c->answered + c->errors;
     nj_text_duration(seconds, duration);
-    nj_cli_say("%" PRIu64 " of %" PRIu64 " done: %" PRIu64 " answered now, %" PRIu64 " with an error, %" PRIu64
-               " found done, %zu of them with an error.",
-               done, p->total, c->answered, c->errors, p->done, p->failed.len);
+    if (p->done) snprintf(found, sizeof found, ", %" PRIu64 " found done", p->done);
+    if (p->failed.len) snprintf(found_errors, sizeof found_errors, ", %zu of them with an error", p->failed.len);
+    nj_cli_say("%" PRIu64 " of %" PRIu64 " done: %" PRIu64 " answered now, %" PRIu64 " with an error%s%s.", done,
+               p->total, c->answered, c->errors, found, found_errors);
     if (c->completion_tokens)
         nj_cli_say("%" PRIu64 " tokens written in %s, %.1f tok/s; %" PRIu64 " tokens of prompts read.",
                    c->completion_tokens, duration, seconds > 0 ? (double)c->completion_tokens / seconds : 0,
@@ -159,11 +160,9 @@ static void tell_plan(const batch_args *a, const nj_batch_plan *p, const nj_resu
                    a->in);
     if (!p->total) nj_cli_say("%s holds no requests.", a->in);
     if (!p->done || a->quiet) return;
-    if (p->failed.len)
-        nj_cli_say("found %" PRIu64 " of %" PRIu64 " done, %zu of them with an error.", p->done, p->total,
-                   p->failed.len);
-    else
-        nj_cli_say("found %" PRIu64 " of %" PRIu64 " done.", p->done, p->total);
+    char errors[48] = "";
+    if (p->failed.len) snprintf(errors, sizeof errors, ", %zu of them with an error", p->failed.len);
+    nj_cli_say("found %" PRIu64 " of %" PRIu64 " done%s.", p->done, p->total, errors);
 }
 
 /* Takes the errors out of the results, and plans again. */

@@ -65,8 +65,8 @@ void nj_batch_line_free(nj_batch_line *b)
 
 static int not_requests(nj_error *err)
 {
-    return nj_remedy(err, "Each line must be one request, as in\n"
-                          "  {\"custom_id\": \"a-1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", "
+    return nj_remedy(err, "Each line must be one request, as in "
+                          "{\"custom_id\": \"a-1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", "
                           "\"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Good evening.\"}]}}");
 }
 
