@@ -1,4 +1,4 @@
-/* Mixture of experts: routing, grouping rows by expert, and products that read each expert's weights once per step. */
+/* Mixture of experts around its products: routing, grouping rows by expert, adding up. */
 #include "engine/step.h"
 
 #include <math.h>
@@ -19,8 +19,8 @@ static void route_row(const nj_hparams *h, const float *logits, float *prob, uin
         kept += weight[k];
         prob[best] = -1.0f;
     }
-    if (!h->expert_weights_norm) return;
-    for (uint32_t k = 0; k < h->experts_used; k++) weight[k] /= kept;
+    float scale = h->expert_weights_scale / (h->expert_weights_norm ? kept : 1.0f);
+    for (uint32_t k = 0; k < h->experts_used; k++) weight[k] *= scale;
 }
 
 void nj_step_route(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
@@ -48,73 +48,7 @@ void nj_step_group(nj_step *s, const nj_op *op)
     for (uint32_t i = 0; i < entries; i++) r->entry[r->first[r->chosen[i]]++] = i;
     memmove(r->first + 1, r->first, sizeof *r->first * experts); /* each start has moved to its end: shift back */
     r->first[0] = 0;
-    r->bytes += r->active_count * (2 * op->w->stride + op->w2->stride); /* gate and up are of one shape */
-}
-
-/* One expert's panels [begin, end) for all its rows. Returns the number of rows; pointers are left in own->x and
- * own->y. */
-static uint32_t expert_linear(const nj_step *s, const nj_weight *w, uint32_t expert, uint32_t begin, uint32_t end,
-                              nj_slot src, bool src_per_entry, nj_slot dst, uint32_t dst_offset, const nj_worker *own)
-{
-    const nj_routing *r = &s->routing;
-    const uint32_t *entry = r->entry + r->first[expert];
-    uint32_t n = r->first[expert + 1] - r->first[expert], used = s->m->h.experts_used;
-    for (uint32_t i = 0; i < n; i++) {
-        own->x[i] = nj_slot_row(s, src, src_per_entry ? entry[i] : entry[i] / used);
-        own->y[i] = nj_slot_row(s, dst, entry[i]) + dst_offset;
-    }
-    nj_panels panels = nj_weight_at(w, expert);
-    s->kernels->linear[panels.type](&panels, begin, end, own->x, own->y, n);
-    return n;
-}
-
-/* This worker's share of all active experts' panels, as (expert, first panel, end panel) pieces. */
-typedef struct piece {
-    uint32_t expert, begin, end;
-} piece;
-
-static bool next_piece(const nj_step *s, uint32_t panels, uint64_t *at, uint64_t end, piece *out)
-{
-    if (*at >= end) return false;
-    uint64_t stop = (*at / panels + 1) * panels;
-    if (stop > end) stop = end;
-    out->expert = s->routing.active[*at / panels];
-    out->begin = (uint32_t)(*at % panels);
-    out->end = out->begin + (uint32_t)(stop - *at);
-    *at = stop;
-    return true;
-}
-
-/* Gate and up of the same outputs go to the same worker, so the activation needs no barrier of its own. */
-void nj_step_expert_up(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
-{
-    const nj_worker *own = &s->worker[worker];
-    uint32_t panels = (op->width + NJ_PANEL_ROWS - 1) / NJ_PANEL_ROWS;
-    uint64_t at, end;
-    piece p;
-    nj_share((uint64_t)panels * s->routing.active_count, worker, workers, &at, &end);
-    while (next_piece(s, panels, &at, end, &p)) {
-        expert_linear(s, op->w, p.expert, p.begin, p.end, op->src, false, NJ_SLOT_EXPERT_FF, 0, own);
-        uint32_t n =
-            expert_linear(s, op->w2, p.expert, p.begin, p.end, op->src, false, NJ_SLOT_EXPERT_FF, op->width, own);
-        uint32_t first = p.begin * NJ_PANEL_ROWS, last = p.end * NJ_PANEL_ROWS;
-        if (last > op->width) last = op->width;
-        const uint32_t *entry = s->routing.entry + s->routing.first[p.expert];
-        for (uint32_t i = 0; i < n; i++) {
-            const float *up = own->y[i], *gate = up - op->width;
-            nj_glu(op->act, gate + first, up + first, nj_slot_row(s, op->dst, entry[i]) + first, last - first);
-        }
-    }
-}
-
-void nj_step_expert_down(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
-{
-    uint32_t panels = (op->width + NJ_PANEL_ROWS - 1) / NJ_PANEL_ROWS;
-    uint64_t at, end;
-    piece p;
-    nj_share((uint64_t)panels * s->routing.active_count, worker, workers, &at, &end);
-    while (next_piece(s, panels, &at, end, &p))
-        expert_linear(s, op->w, p.expert, p.begin, p.end, op->src, true, op->dst, 0, &s->worker[worker]);
+    r->bytes += r->active_count * op->bytes;
 }
 
 /* Outputs are added in router rank order, whatever order the experts were computed in. */

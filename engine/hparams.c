@@ -29,12 +29,32 @@ static const char *key_name(const reader *r, const char *suffix, char key[128])
     return key;
 }
 
+/* Some converters write a value per layer. One for all is as good as a scalar; layers that differ are not supported. */
+static int read_uniform(const reader *r, const nj_meta *m, uint32_t max, uint32_t *out)
+{
+    bool fits =
+        m->count && m->item_type != NJ_META_STRING && nj_meta_item_i64(m, 0) >= 0 && nj_meta_item_i64(m, 0) <= max;
+    for (uint64_t i = 1; fits && i < m->count; i++) fits = nj_meta_item_i64(m, i) == nj_meta_item_i64(m, 0);
+    if (fits) {
+        *out = (uint32_t)nj_meta_item_i64(m, 0);
+        return 0;
+    }
+    return nj_fail(r->err, -ENOTSUP,
+                   "%s: %s differs from layer to layer (or is out of range), which Nightjar can't run",
+                   nj_gguf_path(r->g), m->key.data);
+}
+
 /* An optional count of at most `max`; *out keeps its default when the key is absent. */
 static void read_u32(reader *r, const char *suffix, uint32_t max, uint32_t *out)
 {
     char key[128];
     if (r->rc) return;
-    int rc = nj_gguf_get_u32(r->g, key_name(r, suffix, key), out, r->err);
+    const nj_meta *m = nj_gguf_meta(r->g, key_name(r, suffix, key));
+    if (m && m->type == NJ_META_ARRAY) {
+        r->rc = read_uniform(r, m, max, out);
+        return;
+    }
+    int rc = nj_gguf_get_u32(r->g, key, out, r->err);
     if (rc == -ENOENT) return;
     r->rc = rc;
     if (!rc && *out > max)
@@ -110,12 +130,13 @@ static void read_attention(reader *r, nj_hparams *h)
     h->norm_eps = 1e-5f;
     read_f32(r, "attention.layer_norm_rms_epsilon", 0, 1, &h->norm_eps);
     read_u32(r, "attention.sliding_window", UINT32_MAX, &h->window);
-    if (h->window >= h->context) h->window = 0; /* never bites: keep the simpler cache */
     h->window_every = 1;
     if (r->rc) return;
     h->attn_scale = 1.0f / sqrtf((float)h->head_dim);
     if (h->arch == NJ_ARCH_GEMMA2) {
         h->window_every = 2;
+        if (!nj_gguf_meta(r->g, "gemma2.attention.sliding_window"))
+            h->window = 4096; /* early conversions lack the key */
         h->embed_scale = sqrtf((float)h->d_model);
         h->attn_softcap = 50.0f;
         h->logit_softcap = 30.0f;
@@ -127,19 +148,29 @@ static void read_attention(reader *r, nj_hparams *h)
     read_f32(r, "final_logit_softcapping", 0, 1e6f, &h->logit_softcap);
 }
 
+/* Early files leave out a width that the tensor itself tells. */
+static uint32_t width_of(const nj_gguf *g, const char *tensor, uint32_t otherwise)
+{
+    const nj_tensor *t = nj_gguf_tensor(g, tensor);
+    return t && t->dim[1] <= 1u << 20 ? (uint32_t)t->dim[1] : otherwise;
+}
+
 static void read_experts(reader *r, nj_hparams *h)
 {
     read_u32(r, "expert_count", 4096, &h->experts);
     if (r->rc || h->experts == 0) return;
     need_u32(r, "expert_used_count", h->experts, &h->experts_used);
-    h->expert_d_ff = h->d_ff;
+    h->expert_d_ff = width_of(r->g, "blk.0.ffn_up_exps.weight", h->d_ff);
     read_u32(r, "expert_feed_forward_length", 1u << 20, &h->expert_d_ff);
     if (h->arch == NJ_ARCH_QWEN2MOE) {
-        h->shared_d_ff = h->d_ff;
+        h->shared_d_ff = width_of(r->g, "blk.0.ffn_up_shexp.weight", h->d_ff);
         read_u32(r, "expert_shared_feed_forward_length", 1u << 20, &h->shared_d_ff);
     }
     h->expert_weights_norm = h->arch != NJ_ARCH_QWEN2MOE;
     read_bool(r, "expert_weights_norm", &h->expert_weights_norm);
+    h->expert_weights_scale = 1.0f;
+    read_f32(r, "expert_weights_scale", 0, 1e3f, &h->expert_weights_scale);
+    if (h->expert_weights_scale == 0.0f) h->expert_weights_scale = 1.0f; /* 0 means that the model has none */
 }
 
 /* "yarn:4", "linear:2", "none": what the user asked for instead of the file's own scaling. */
@@ -159,8 +190,9 @@ static int override_rope(nj_hparams *h, const char *text, nj_error *err)
         h->rope_scaling = kinds[i].kind;
         h->rope_factor = (float)factor;
         h->rope_attn_factor = 0.0f;
-        h->rope_context = h->context;
-        double scaled = (double)h->context * factor;
+        h->rope_overridden = true;
+        double scaled =
+            (double)h->rope_context * factor; /* the context before any stretching, the file's own included */
         h->context = scaled < (double)(1u << 30) ? (uint32_t)scaled : 1u << 30;
         return 0;
     }
@@ -191,11 +223,10 @@ static void read_rope(reader *r, nj_hparams *h, const nj_model_options *opt)
     read_f32(r, "rope.scaling.yarn_beta_slow", 0, 1e6f, &h->yarn_beta_slow);
     if (r->rc) return;
     /* Files from before rope.scaling.type say how far a linear scaling stretches under another name. */
-    float linear = 1.0f;
-    read_f32(r, "rope.scale_linear", 1e-3f, 1e6f, &linear);
+    read_f32(r, "rope.scale_linear", 1e-3f, 1e6f, &h->rope_factor);
     if (r->rc) return;
-    if (linear != 1.0f) h->rope_factor = linear;
-    nj_str kind = linear != 1.0f ? (nj_str){ "linear", 6 } : (nj_str){ "none", 4 };
+    /* A factor without a type is linear stretching, as it was before types. */
+    nj_str kind = h->rope_factor != 1.0f ? (nj_str){ "linear", 6 } : (nj_str){ "none", 4 };
     int rc = nj_gguf_get_str(r->g, key_name(r, "rope.scaling.type", key), &kind, r->err);
     if (rc && rc != -ENOENT) {
         r->rc = rc;
@@ -237,10 +268,11 @@ int nj_hparams_read(nj_hparams *h, const nj_gguf *g, const nj_model_options *opt
         return nj_fail(err, -EINVAL, "%s: metadata key %s.feed_forward_length is missing or 0", nj_gguf_path(g),
                        r.arch);
     if (opt && opt->context) h->context = opt->context;
+    if (h->window >= h->context) h->window = 0; /* never bites: keep the simpler cache */
     return 0;
 }
 
-int nj_sampling_read(nj_sampling *s, const nj_gguf *g, nj_error *err)
+void nj_sampling_read(nj_sampling *s, const nj_gguf *g)
 {
     *s = (nj_sampling){ .temperature = 0.8f,
                         .top_k = 40,
@@ -249,14 +281,27 @@ int nj_sampling_read(nj_sampling *s, const nj_gguf *g, nj_error *err)
                         .typical_p = 1.0f,
                         .repeat_penalty = 1.0f,
                         .penalty_window = 64 };
-    reader r = { g, "general.sampling", err, 0 };
-    read_f32(&r, "temp", 0, 100, &s->temperature);
-    read_u32(&r, "top_k", INT32_MAX, &s->top_k);
-    read_f32(&r, "top_p", 0, 1, &s->top_p);
-    read_f32(&r, "min_p", 0, 1, &s->min_p);
-    read_f32(&r, "penalty_repeat", 0.01f, 100, &s->repeat_penalty);
-    read_u32(&r, "penalty_last_n", INT32_MAX, &s->penalty_window);
-    return r.rc;
+    /* Recommendations: what makes no sense here is passed over, as it must not keep a model from running. */
+    static const struct {
+        const char *key;
+        size_t at;
+        float min, max;
+    } floats[] = {
+        { "general.sampling.temp", offsetof(nj_sampling, temperature), 0, 100 },
+        { "general.sampling.top_p", offsetof(nj_sampling, top_p), 0, 1 },
+        { "general.sampling.min_p", offsetof(nj_sampling, min_p), 0, 1 },
+        { "general.sampling.penalty_repeat", offsetof(nj_sampling, repeat_penalty), 0.01f, 100 },
+    };
+    for (size_t i = 0; i < NJ_COUNT(floats); i++) {
+        float value;
+        if (nj_gguf_get_f32(g, floats[i].key, &value, NULL)) continue;
+        if (value >= floats[i].min && value <= floats[i].max) memcpy((char *)s + floats[i].at, &value, sizeof value);
+    }
+    const nj_meta *top_k = nj_gguf_meta(g, "general.sampling.top_k"),
+                  *last = nj_gguf_meta(g, "general.sampling.penalty_last_n");
+    if (top_k && top_k->type != NJ_META_ARRAY && top_k->i >= 0 && top_k->i <= 1 << 24) s->top_k = (uint32_t)top_k->i;
+    if (last && last->type != NJ_META_ARRAY && last->i >= -1 && last->i <= 1 << 24)
+        s->penalty_window = last->i == -1 ? 0 : (uint32_t)last->i; /* -1: the whole context */
 }
 
 /* YaRN (Peng et al. 2023): fast dimensions keep their frequency, slow ones are divided by the factor, a ramp between.

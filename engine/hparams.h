@@ -24,12 +24,14 @@ typedef struct nj_hparams {
     uint32_t d_ff;                      /* dense MLP width; 0 where every layer has experts */
     uint32_t experts, experts_used, expert_d_ff, shared_d_ff;
     bool expert_weights_norm; /* chosen experts' weights are scaled to sum to 1 */
+    float expert_weights_scale;
     float norm_eps;
     float attn_scale, attn_softcap, logit_softcap, embed_scale; /* softcaps: 0 is none */
     uint32_t window;                                            /* sliding window in positions, 0: none */
     uint32_t window_every;                                      /* layers l with l % window_every == 0 have it */
     uint32_t rope_dim;
-    bool rope_neox; /* pairs (i, i + dim/2); else (2i, 2i + 1) */
+    bool rope_neox;       /* pairs (i, i + dim/2); else (2i, 2i + 1) */
+    bool rope_overridden; /* the user chose the scaling: the file's factor tensors for it do not apply */
     float rope_base;
     nj_rope_scaling rope_scaling;
     float rope_factor, rope_attn_factor; /* attn_factor 0: not given */
@@ -41,7 +43,7 @@ typedef struct nj_hparams {
 int nj_hparams_read(nj_hparams *h, const nj_gguf *g, const nj_model_options *opt, nj_error *err);
 
 /* Our defaults, replaced by the file's general.sampling.* values. */
-int nj_sampling_read(nj_sampling *s, const nj_gguf *g, nj_error *err);
+void nj_sampling_read(nj_sampling *s, const nj_gguf *g);
 
 const char *nj_arch_name(nj_arch arch);
 

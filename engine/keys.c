@@ -101,7 +101,7 @@ static const known_key known[] = {
     { ".context_length", FREE, "Longest text in tokens that the model was trained for." },
     { ".expert_used_count", FREE, "How many experts each token uses; fewer is faster and less exact." },
     { ".expert_used_group_count", INFO, "How many groups of experts each token may choose from." },
-    { ".expert_weights_scale", INFO, "Factor on the weights of the chosen experts." },
+    { ".expert_weights_scale", FREE, "Factor on the weights of the chosen experts." },
     { ".expert_weights_norm", FREE, "Whether the weights of the chosen experts are made to add up to 1." },
     { ".expert_gating_func", INFO, "How router scores become weights: 1 softmax, 2 sigmoid." },
     { ".attention.layer_norm_rms_epsilon", FREE, "Small number that keeps RMS normalisation from dividing by zero." },

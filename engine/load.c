@@ -1,6 +1,7 @@
 /* Reading tensors into their arena: workers take chunks of rows, read them, and pack them where they belong. */
 #include "engine/load.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -150,7 +151,8 @@ int nj_load_run(nj_load *l, const nj_gguf *g, const nj_model_options *opt, nj_ar
         nj_load_item *it = &l->item[i];
         if (!(it->data = nj_arena_take(*arena, it->stride * it->count, ALIGN)))
             return nj_fail(err, -ENOMEM, "the weights' arena is too small");
-        memcpy(it->owner, &it->data, sizeof it->data); /* a pointer of any type: copied, not aliased */
+        assert(it->owner || it->data == (char *)it[-1].data + it[-1].stride); /* follows the item before it */
+        if (it->owner) memcpy(it->owner, &it->data, sizeof it->data); /* a pointer of any type: copied, not aliased */
     }
     pthread_mutex_init(&ld.lock, NULL);
     ld.first_chunk = nj_array_new(l->count + 1, sizeof *ld.first_chunk);

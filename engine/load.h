@@ -14,7 +14,8 @@ typedef struct nj_load_item {
     uint32_t count, rows, cols;
     uint64_t stride; /* bytes from matrix to matrix at the destination */
     void *data;      /* in the arena, once nj_load_run has cut it */
-    void *owner;     /* the pointer variable (of any pointer type) that receives `data` */
+    void *owner; /* the pointer variable (of any pointer type) that receives `data`; NULL: the item continues the one
+                    before it */
 } nj_load_item;
 
 typedef struct nj_load {

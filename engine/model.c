@@ -86,16 +86,18 @@ static void bind_matrices(binder *b, const char *name, bool needed, uint32_t row
     if (count == 1) b->m->bytes_dense += nj_row_bytes(t->type, cols) * rows;
 }
 
-/* blk.L.NAME.weight with an optional blk.L.NAME.bias. */
-static void bind_linear(binder *b, uint32_t layer, const char *name, bool needed, uint32_t rows, uint32_t cols,
+enum { WEIGHT_NEEDED = 1, BIAS_NEEDED = 2 };
+
+/* blk.L.NAME.weight and blk.L.NAME.bias; `needed` says which of them must be there. */
+static void bind_linear(binder *b, uint32_t layer, const char *name, unsigned needed, uint32_t rows, uint32_t cols,
                         nj_weight *out)
 {
     char full[64], suffix[48];
     snprintf(suffix, sizeof suffix, "%s.weight", name);
-    bind_matrices(b, layer_name(full, layer, suffix), needed, rows, cols, 1, 1, out);
+    bind_matrices(b, layer_name(full, layer, suffix), needed & WEIGHT_NEEDED, rows, cols, 1, 1, out);
     if (!out->count) return;
     snprintf(suffix, sizeof suffix, "%s.bias", name);
-    bind_vector(b, layer_name(full, layer, suffix), false, rows, &out->bias);
+    bind_vector(b, layer_name(full, layer, suffix), needed & BIAS_NEEDED, rows, &out->bias);
 }
 
 static void bind_norm(binder *b, uint32_t layer, const char *name, bool needed, uint32_t n, const float **out)
@@ -110,16 +112,18 @@ static void bind_attention(binder *b, uint32_t i, nj_layer *l)
     const nj_hparams *h = &b->m->h;
     uint32_t d = h->d_model, q = h->heads * h->head_dim, kv = h->kv_heads * h->head_dim;
     bind_norm(b, i, "attn_norm", true, d, &l->attn_norm);
-    bind_linear(b, i, "attn_qkv", false, q + 2 * kv, d, &l->qkv);
+    bind_linear(b, i, "attn_qkv", 0, q + 2 * kv, d, &l->qkv);
     if (!l->qkv.count) {
-        bind_linear(b, i, "attn_q", true, q, d, &l->q);
-        bind_linear(b, i, "attn_k", true, kv, d, &l->k);
-        bind_linear(b, i, "attn_v", true, kv, d, &l->v);
+        bool biased = h->arch == NJ_ARCH_QWEN2 || h->arch == NJ_ARCH_QWEN2MOE;
+        unsigned needed = biased ? WEIGHT_NEEDED | BIAS_NEEDED : WEIGHT_NEEDED;
+        bind_linear(b, i, "attn_q", needed, q, d, &l->q);
+        bind_linear(b, i, "attn_k", needed, kv, d, &l->k);
+        bind_linear(b, i, "attn_v", needed, kv, d, &l->v);
     }
     bool head_norms = h->arch == NJ_ARCH_QWEN3 || h->arch == NJ_ARCH_QWEN3MOE;
     bind_norm(b, i, "attn_q_norm", head_norms, h->head_dim, &l->q_norm);
     bind_norm(b, i, "attn_k_norm", head_norms, h->head_dim, &l->k_norm);
-    bind_linear(b, i, "attn_output", true, d, q, &l->attn_out);
+    bind_linear(b, i, "attn_output", WEIGHT_NEEDED, d, q, &l->attn_out);
     bind_norm(b, i, "post_attention_norm", h->arch == NJ_ARCH_GEMMA2, d, &l->attn_post_norm);
     bind_norm(b, i, "post_ffw_norm", h->arch == NJ_ARCH_GEMMA2, d, &l->mlp_post_norm);
     bind_norm(b, i, "ffn_norm", true, d, &l->mlp_norm);
@@ -131,28 +135,63 @@ static void bind_mlp(binder *b, uint32_t i, nj_layer *l, const char *tail, uint3
     char name[32];
     bool fused = h->arch == NJ_ARCH_PHI3; /* its ffn_up holds the gate's rows, then up's */
     if (fused) {
-        bind_linear(b, i, "ffn_up", true, 2 * ff, h->d_model, &l->gate_up);
+        bind_linear(b, i, "ffn_up", WEIGHT_NEEDED, 2 * ff, h->d_model, &l->gate_up);
     } else {
         snprintf(name, sizeof name, "ffn_gate%s", tail);
-        bind_linear(b, i, name, true, ff, h->d_model, &l->gate);
+        bind_linear(b, i, name, WEIGHT_NEEDED, ff, h->d_model, &l->gate);
         snprintf(name, sizeof name, "ffn_up%s", tail);
-        bind_linear(b, i, name, true, ff, h->d_model, &l->up);
+        bind_linear(b, i, name, WEIGHT_NEEDED, ff, h->d_model, &l->up);
     }
     snprintf(name, sizeof name, "ffn_down%s", tail);
-    bind_linear(b, i, name, true, h->d_model, ff, &l->down);
+    bind_linear(b, i, name, WEIGHT_NEEDED, h->d_model, ff, &l->down);
+}
+
+/* Mixtral files from before 2024 hold one tensor per expert. Loaded one after the other they lie in memory like the
+ * matrices of one tensor: the arena is cut in the order of the list, and every size in it is a multiple of its
+ * alignment. */
+static void bind_split_experts(binder *b, uint32_t layer, const char *name, uint32_t rows, uint32_t cols,
+                               nj_weight *out)
+{
+    const nj_hparams *h = &b->m->h;
+    char full[64], suffix[32];
+    for (uint32_t e = 0; e < h->experts && !b->rc; e++) {
+        nj_weight one = { 0 };
+        snprintf(suffix, sizeof suffix, "%s.%u.weight", name, e);
+        bind_matrices(b, layer_name(full, layer, suffix), true, rows, cols, 1, e < h->experts_used, e ? &one : out);
+        if (b->rc) return;
+        nj_load_item *item = &b->load->item[b->load->count - 1];
+        b->m->bytes_dense -=
+            nj_row_bytes(item->tensor->type, cols) * rows; /* not read in every step, as single matrices are */
+        if (e == 0) continue;
+        item->owner = NULL;
+        if (item->tensor->type != out->panels.type)
+            b->rc = nj_fail(b->err, -ENOTSUP, "%s: tensor %s has another type than the experts before it",
+                            nj_gguf_path(b->g), full);
+    }
+    out->count = h->experts;
+}
+
+/* blk.L.NAME_exps.weight: `experts` matrices of (rows, cols). */
+static void bind_expert(binder *b, uint32_t layer, const char *name, uint32_t rows, uint32_t cols, nj_weight *out)
+{
+    const nj_hparams *h = &b->m->h;
+    char full[64], suffix[32];
+    snprintf(suffix, sizeof suffix, "%s.0.weight", name);
+    if (nj_gguf_tensor(b->g, layer_name(full, layer, suffix))) {
+        bind_split_experts(b, layer, name, rows, cols, out);
+        return;
+    }
+    snprintf(suffix, sizeof suffix, "%s_exps.weight", name);
+    bind_matrices(b, layer_name(full, layer, suffix), true, rows, cols, h->experts, h->experts_used, out);
 }
 
 static void bind_experts(binder *b, uint32_t i, nj_layer *l)
 {
     const nj_hparams *h = &b->m->h;
-    char name[64];
-    bind_linear(b, i, "ffn_gate_inp", true, h->experts, h->d_model, &l->router);
-    bind_matrices(b, layer_name(name, i, "ffn_gate_exps.weight"), true, h->expert_d_ff, h->d_model, h->experts,
-                  h->experts_used, &l->expert_gate);
-    bind_matrices(b, layer_name(name, i, "ffn_up_exps.weight"), true, h->expert_d_ff, h->d_model, h->experts,
-                  h->experts_used, &l->expert_up);
-    bind_matrices(b, layer_name(name, i, "ffn_down_exps.weight"), true, h->d_model, h->expert_d_ff, h->experts,
-                  h->experts_used, &l->expert_down);
+    bind_linear(b, i, "ffn_gate_inp", WEIGHT_NEEDED, h->experts, h->d_model, &l->router);
+    bind_expert(b, i, "ffn_gate", h->expert_d_ff, h->d_model, &l->expert_gate);
+    bind_expert(b, i, "ffn_up", h->expert_d_ff, h->d_model, &l->expert_up);
+    bind_expert(b, i, "ffn_down", h->d_model, h->expert_d_ff, &l->expert_down);
     if (!h->shared_d_ff) return;
     bind_norm(b, i, "ffn_gate_inp_shexp", true, h->d_model, &l->shared_gate);
     bind_mlp(b, i, l, "_shexp", h->shared_d_ff);
@@ -177,6 +216,38 @@ static void bind_ends(binder *b)
     b->rc = nj_load_add(b->load, t, NJ_LOAD_ROWS, 1, h->vocab, h->d_model, &m->embed_rows, b->err);
 }
 
+static int compare_pointers(const void *a, const void *b)
+{
+    const void *x = *(const void *const *)a, *y = *(const void *const *)b;
+    return (x > y) - (x < y);
+}
+
+/* A tensor that no op takes (a bias on a product that has none in this architecture, say) means that the file is not
+ * what it says: leaving it out would give wrong answers. Tables of rope factors are read elsewhere or can be computed.
+ */
+static int check_all_bound(const binder *b)
+{
+    static const char *const elsewhere[] = { "rope_freqs.weight", "rope_factors_long.weight",
+                                             "rope_factors_short.weight" };
+    size_t n = b->load->count;
+    const void **bound = nj_array_new(n, sizeof *bound);
+    if (!bound) return nj_fail(b->err, -ENOMEM, "no memory");
+    for (size_t i = 0; i < n; i++) bound[i] = b->load->item[i].tensor;
+    qsort(bound, n, sizeof *bound, compare_pointers);
+    int rc = 0;
+    for (size_t i = 0; i < nj_gguf_tensor_count(b->g) && !rc; i++) {
+        const void *t = nj_gguf_tensor_at(b->g, i);
+        const char *name = ((const nj_tensor *)t)->name.data;
+        bool known = bsearch(&t, bound, n, sizeof *bound, compare_pointers) || strstr(name, "rot_embd");
+        for (size_t k = 0; k < NJ_COUNT(elsewhere); k++) known |= strcmp(name, elsewhere[k]) == 0;
+        if (!known)
+            rc = nj_fail(b->err, -ENOTSUP, "%s: tensor %s has no place in the architecture %s as Nightjar computes it",
+                         nj_gguf_path(b->g), name, nj_arch_name(b->m->h.arch));
+    }
+    free(bound);
+    return rc;
+}
+
 static int bind_tensors(binder *b)
 {
     nj_model *m = b->m;
@@ -192,7 +263,7 @@ static int bind_tensors(binder *b)
         else
             bind_mlp(b, i, &m->layer[i], "", m->h.d_ff);
     }
-    return b->rc;
+    return b->rc ? b->rc : check_all_bound(b);
 }
 
 static void fill_info(nj_model *m, const nj_gguf *g, const binder *b)
@@ -277,7 +348,7 @@ static int bind_rope(nj_model *m, const nj_gguf *g, nj_error *err)
 {
     const nj_hparams *h = &m->h;
     const char *name = "rope_freqs.weight";
-    if (nj_gguf_tensor(g, "rope_factors_long.weight"))
+    if (nj_gguf_tensor(g, "rope_factors_long.weight") && !h->rope_overridden)
         name = h->context > h->rope_context ? "rope_factors_long.weight" : "rope_factors_short.weight";
     const nj_tensor *t = nj_gguf_tensor(g, name);
     uint32_t n = h->rope_dim / 2;
@@ -316,13 +387,15 @@ static int open_text(nj_model *m, const nj_gguf *g, nj_error *err)
     return 0;
 }
 
+/* Weights, and a margin for scratch, a first KV page and everybody else: a model that just fits would swap at once. */
 static int check_memory(const nj_model *m, const nj_gguf *g, nj_error *err)
 {
     nj_machine machine;
     nj_machine_read(&machine);
-    if (m->info.bytes <= machine.ram_available_bytes) return 0;
-    nj_fail(err, -ENOMEM, "%s needs %.1f GB of memory for its weights, %.1f GB are available", nj_gguf_path(g),
-            (double)m->info.bytes / 1e9, (double)machine.ram_available_bytes / 1e9);
+    uint64_t margin = m->info.bytes / 16 < 1000000000 ? m->info.bytes / 16 : 1000000000;
+    if (m->info.bytes + margin <= machine.ram_available_bytes) return 0;
+    nj_fail(err, -ENOMEM, "%s needs %.1f GB of memory for its weights and a margin, %.1f GB are available",
+            nj_gguf_path(g), (double)(m->info.bytes + margin) / 1e9, (double)machine.ram_available_bytes / 1e9);
     return nj_remedy(
         err, "Close other programs, or take a smaller quantization of the model (see: nightjar quantize --help).");
 }
@@ -341,7 +414,7 @@ int nj_model_open(nj_model **out, const char *path, const nj_model_options *opt,
     if (!rc) rc = check_memory(m, g, err);
     if (!rc) rc = bind_rope(m, g, err);
     if (!rc) rc = open_text(m, g, err);
-    if (!rc) rc = nj_sampling_read(&m->sampling, g, err);
+    if (!rc) nj_sampling_read(&m->sampling, g);
     if (!rc) rc = nj_load_run(&load, g, opt, &m->arena, err);
     if (!rc) rc = nj_program_build(m, err);
     nj_load_free(&load);

@@ -41,41 +41,44 @@ typedef enum nj_slot {
 } nj_slot;
 
 typedef enum nj_op_kind {
-    NJ_OP_EMBED,       /* dst = embedding of the row's token, times `scale` */
-    NJ_OP_NORM,        /* dst = rms_norm(src) * vec */
-    NJ_OP_HEAD_NORM,   /* in place: each of `heads` heads at dst_offset is normed on its own */
-    NJ_OP_LINEAR,      /* dst = W src (+ bias) */
-    NJ_OP_ROPE,        /* in place: rotates `heads` heads at dst_offset */
-    NJ_OP_KV_STORE,    /* keys and values of src to the layer's cache pages */
-    NJ_OP_ATTENTION,   /* dst = attention of src's queries over the sequence's cached positions */
-    NJ_OP_GLU,         /* dst = act(src[0..width]) * src[width..2*width] */
-    NJ_OP_ADD,         /* dst += src */
-    NJ_OP_SOFTCAP,     /* in place: scale * tanh(dst / scale) */
-    NJ_OP_ROUTE,       /* chooses experts of each row from the logits in src */
-    NJ_OP_GROUP,       /* lists the rows of each expert */
-    NJ_OP_EXPERT_UP,   /* EXPERT_ACT = act(gate src) * (up src), for the rows of each expert */
-    NJ_OP_EXPERT_DOWN, /* EXPERT_OUT = down EXPERT_ACT */
-    NJ_OP_COMBINE,     /* dst = sum over ranks of weight * EXPERT_OUT */
-    NJ_OP_GATED_ADD,   /* dst += sigmoid(vec . src2) * src: a shared expert behind its gate */
+    NJ_OP_EMBED,     /* dst = embedding of the row's token, times `scale` */
+    NJ_OP_NORM,      /* dst = rms_norm(src) * vec */
+    NJ_OP_HEAD_NORM, /* in place: each of `heads` heads at dst_offset is normed on its own */
+    NJ_OP_LINEAR,    /* dst = W src (+ bias): every weight product, those of experts too */
+    NJ_OP_ROPE,      /* in place: rotates `heads` heads at dst_offset */
+    NJ_OP_KV_STORE,  /* keys and values of src to the layer's cache pages */
+    NJ_OP_ATTENTION, /* dst = attention of src's queries over the sequence's cached positions */
+    NJ_OP_GLU,       /* dst = act(src[0..width]) * src[width..2*width] */
+    NJ_OP_ADD,       /* dst += src */
+    NJ_OP_SOFTCAP,   /* in place: scale * tanh(dst / scale) */
+    NJ_OP_ROUTE,     /* chooses experts of each row from the logits in src */
+    NJ_OP_GROUP,     /* lists the rows of each expert */
+    NJ_OP_COMBINE,   /* dst = sum over ranks of weight * EXPERT_OUT */
+    NJ_OP_GATED_ADD, /* dst += sigmoid(vec . src2) * src: a shared expert behind its gate */
 } nj_op_kind;
 
 /* How workers divide an op. Row-divided ops in a row need no barrier between them: each worker meets its own rows
  * again. */
-typedef enum nj_division { NJ_BY_ROW, NJ_BY_OUTPUT, NJ_BY_HEAD, NJ_BY_EXPERT, NJ_BY_ONE } nj_division;
+typedef enum nj_division { NJ_BY_ROW, NJ_BY_OUTPUT, NJ_BY_HEAD, NJ_BY_ONE } nj_division;
+
+/* Which rows an op works on: all of the step, those that asked for logits, or one for each (row, rank) of the routing,
+ * where a product takes the matrix of the expert that was chosen there. */
+typedef enum nj_rows { NJ_ROWS_ALL, NJ_ROWS_SELECTED, NJ_ROWS_ROUTED } nj_rows;
 
 typedef enum nj_activation { NJ_ACT_SILU, NJ_ACT_GELU_TANH } nj_activation;
 
 typedef struct nj_op {
     nj_op_kind kind;
-    nj_division division;
-    bool barrier;  /* workers meet after this op; set by the builder from what the next op reads */
-    bool selected; /* only rows that asked for logits */
+    nj_division division; /* follows from kind */
+    bool barrier;         /* workers meet after this op; set by the builder from what the next op reads */
+    nj_rows rows;
     nj_slot src, src2, dst;
     uint32_t src_offset, dst_offset, width; /* columns */
     uint32_t layer, heads;
-    const nj_weight *w, *w2; /* LINEAR: w; experts: gate and up, or down */
-    const float *vec;        /* norm weights, or a gate vector */
+    const nj_weight *w; /* LINEAR */
+    const float *vec;   /* norm weights, or a gate vector */
     float scale;
+    uint64_t bytes; /* GROUP: weight bytes of one expert */
     nj_activation act;
 } nj_op;
 

@@ -5,12 +5,12 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows (or selected rows) of this worker. */
+/* This worker's share of the op's rows. */
 static void own_rows(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers, uint32_t *begin,
                      uint32_t *end)
 {
     uint64_t b, e;
-    nj_share(op->selected ? s->selected : s->rows, worker, workers, &b, &e);
+    nj_share(nj_op_rows(s, op), worker, workers, &b, &e);
     *begin = (uint32_t)b;
     *end = (uint32_t)e;
 }
@@ -53,7 +53,7 @@ static void rms_norm(const float *x, const float *weight, float *y, uint32_t n, 
 /* The residual row of a selected row is where its row lies; selected ops before the last product read it from there. */
 static void op_norm(const nj_step *s, const nj_op *op, uint32_t row)
 {
-    uint32_t src = op->selected ? s->select[row] : row;
+    uint32_t src = op->rows == NJ_ROWS_SELECTED ? s->select[row] : row;
     rms_norm(nj_slot_row(s, op->src, src), op->vec, nj_slot_row(s, op->dst, row), op->width, op->scale);
 }
 
@@ -90,25 +90,6 @@ static void op_kv_store(const nj_step *s, const nj_op *op, uint32_t row)
     }
 }
 
-static void op_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
-{
-    uint64_t begin, end;
-    uint32_t rows = op->selected ? s->selected : s->rows;
-    const nj_panels *w = &op->w->panels;
-    const nj_worker *own = &s->worker[worker];
-    nj_share((w->rows + NJ_PANEL_ROWS - 1) / NJ_PANEL_ROWS, worker, workers, &begin, &end);
-    if (begin == end || rows == 0) return;
-    for (uint32_t r = 0; r < rows; r++) {
-        own->x[r] = nj_slot_row(s, op->src, r) + op->src_offset;
-        own->y[r] = nj_slot_row(s, op->dst, r) + op->dst_offset;
-    }
-    s->kernels->linear[w->type](w, (uint32_t)begin, (uint32_t)end, own->x, own->y, rows);
-    if (!op->w->bias) return;
-    uint32_t last = end * NJ_PANEL_ROWS < w->rows ? (uint32_t)end * NJ_PANEL_ROWS : w->rows;
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t o = (uint32_t)begin * NJ_PANEL_ROWS; o < last; o++) own->y[r][o] += op->w->bias[o];
-}
-
 static float silu(float x)
 {
     return x / (1.0f + expf(-x));
@@ -119,18 +100,14 @@ static float gelu_tanh(float x)
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); /* sqrt(2 / pi) */
 }
 
-void nj_glu(nj_activation act, const float *gate, const float *up, float *out, uint32_t n)
-{
-    if (act == NJ_ACT_SILU)
-        for (uint32_t i = 0; i < n; i++) out[i] = silu(gate[i]) * up[i];
-    else
-        for (uint32_t i = 0; i < n; i++) out[i] = gelu_tanh(gate[i]) * up[i];
-}
-
 static void op_glu(const nj_step *s, const nj_op *op, uint32_t row)
 {
-    const float *x = nj_slot_row(s, op->src, row);
-    nj_glu(op->act, x, x + op->width, nj_slot_row(s, op->dst, row), op->width);
+    const float *gate = nj_slot_row(s, op->src, row), *up = gate + op->width;
+    float *out = nj_slot_row(s, op->dst, row);
+    if (op->act == NJ_ACT_SILU)
+        for (uint32_t i = 0; i < op->width; i++) out[i] = silu(gate[i]) * up[i];
+    else
+        for (uint32_t i = 0; i < op->width; i++) out[i] = gelu_tanh(gate[i]) * up[i];
 }
 
 static void op_add(const nj_step *s, const nj_op *op, uint32_t row)
@@ -179,14 +156,12 @@ static void run_op(nj_step *s, const nj_op *op, uint32_t worker, uint32_t worker
 {
     uint32_t begin, end;
     switch (op->kind) {
-    case NJ_OP_LINEAR: op_linear(s, op, worker, workers); return;
+    case NJ_OP_LINEAR: nj_step_linear(s, op, worker, workers); return;
     case NJ_OP_ATTENTION: nj_step_attention(s, op, worker, workers); return;
     case NJ_OP_ROUTE: nj_step_route(s, op, worker, workers); return;
     case NJ_OP_GROUP:
         if (worker == 0) nj_step_group(s, op);
         return;
-    case NJ_OP_EXPERT_UP: nj_step_expert_up(s, op, worker, workers); return;
-    case NJ_OP_EXPERT_DOWN: nj_step_expert_down(s, op, worker, workers); return;
     case NJ_OP_COMBINE: nj_step_combine(s, op, worker, workers); return;
     default: own_rows(s, op, worker, workers, &begin, &end);
     }
@@ -234,8 +209,7 @@ static void cut_step(nj_step *s, cutter *c)
     cut(c, &s->select, rows, sizeof *s->select);
     cut(c, &s->rope, rows * h->rope_dim, sizeof *s->rope);
     for (int i = 0; i < NJ_SLOT_COUNT; i++) {
-        bool per_rank = i == NJ_SLOT_EXPERT_FF || i == NJ_SLOT_EXPERT_ACT || i == NJ_SLOT_EXPERT_OUT;
-        cut(c, &s->slot[i], (per_rank ? entries : rows) * s->m->slot_width[i], sizeof(float));
+        cut(c, &s->slot[i], (nj_slot_is_routed((nj_slot)i) ? entries : rows) * s->m->slot_width[i], sizeof(float));
     }
     nj_routing *r = &s->routing;
     cut(c, &r->chosen, entries, sizeof *r->chosen);

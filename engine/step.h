@@ -58,15 +58,24 @@ void nj_step_run(nj_step *s);
 /* Attention of one op for the tasks of one worker; in its own file as it is the other kernel-shaped part. */
 void nj_step_attention(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 
-/* Routing and expert products (engine/experts.c). */
+/* Weight products (engine/linear.c) and what stands around those of experts (engine/experts.c). */
+void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 void nj_step_route(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 void nj_step_group(nj_step *s, const nj_op *op);
-void nj_step_expert_up(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
-void nj_step_expert_down(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 void nj_step_combine(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 
-/* out[i] = act(gate[i]) * up[i] */
-void nj_glu(nj_activation act, const float *gate, const float *up, float *out, uint32_t n);
+/* Slots with a row for each (row, rank) of the routing. */
+static inline bool nj_slot_is_routed(nj_slot slot)
+{
+    return slot == NJ_SLOT_EXPERT_FF || slot == NJ_SLOT_EXPERT_ACT || slot == NJ_SLOT_EXPERT_OUT;
+}
+
+/* Rows that an op works on in this step. */
+static inline uint32_t nj_op_rows(const nj_step *s, const nj_op *op)
+{
+    if (op->rows == NJ_ROWS_SELECTED) return s->selected;
+    return op->rows == NJ_ROWS_ROUTED ? s->rows * s->m->h.experts_used : s->rows;
+}
 
 static inline float *nj_slot_row(const nj_step *s, nj_slot slot, uint32_t row)
 {

@@ -463,7 +463,8 @@ static void check_store_bits(const nj_kernels *k)
         for (size_t t = 0; t < 3; t++) {
             memset(got, 0xa5, sizeof got);
             memset(want, 0xa5, sizeof want);
-            uint32_t n = kv_types[t] == NJ_Q8_0 ? 64 : (uint32_t)round % 65; /* heads of 20 or 100 values end anywhere */
+            uint32_t n =
+                kv_types[t] == NJ_Q8_0 ? 64 : (uint32_t)round % 65; /* heads of 20 or 100 values end anywhere */
             k->store[kv_types[t]](x, got, n);
             nj_kernels_get(NJ_ISA_SCALAR)->store[kv_types[t]](x, want, n);
             assert_memory_equal(got, want, sizeof got);

@@ -225,6 +225,8 @@ static void free_keys_can_be_overridden(void **state)
     assert_true(
         changes_logits(MODEL, "rope.freq_base=500000", NULL, 0)); /* the architecture's prefix may be left out */
     assert_true(changes_logits(MODEL, "rope.scale_linear=4", NULL, 0));
+    assert_true(changes_logits(MODEL, "rope.scaling.factor=4", NULL, 0)); /* without a type: linear */
+    assert_true(changes_logits(MODEL, "expert_weights_scale=2.5", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_used_count=1", NULL, 0));
     assert_true(changes_logits(MODEL, "expert_weights_norm=false", NULL, 0));
     assert_false(changes_logits(MODEL, "general.name=other", NULL, 0));
@@ -246,6 +248,90 @@ static void rope_scaling_can_be_chosen(void **state)
         assert_int_equal(open_with(MODEL, NULL, wrong[i], 0, &m, &err), -EINVAL);
         assert_non_null(strstr(err.remedy, "yarn:4"));
     }
+}
+
+/* Writes `source` with the rows of every NAME_exps tensor as one tensor per expert, as files were before 2024. */
+static void write_split_experts(const char *source, const char *path)
+{
+    nj_gguf *g;
+    nj_gguf_writer *w;
+    nj_error err = { 0 };
+    if (nj_gguf_open(&g, source, nj_weight_types(), &err)) fail_msg("%s", err.text);
+    assert_int_equal(nj_gguf_writer_new(&w, path, &err), 0);
+    assert_int_equal(nj_gguf_writer_meta_copy(w, g, &err), 0);
+    for (int data = 0; data < 2; data++)
+        for (size_t i = 0; i < nj_gguf_tensor_count(g); i++) {
+            const nj_tensor *t = nj_gguf_tensor_at(g, i);
+            char *stem = strdup(t->name.data), *exps = strstr(stem, "_exps.weight");
+            uint64_t parts = exps ? t->dim[2] : 1, bytes = t->bytes / parts;
+            char *buf = malloc(bytes), name[80];
+            if (exps) *exps = '\0';
+            for (uint64_t e = 0; e < parts; e++) {
+                snprintf(name, sizeof name, exps ? "%s.%d.weight" : "%s", stem, (int)e);
+                int rc = data ? nj_gguf_read(g, t, e * bytes, buf, bytes, &err) : 0;
+                if (!rc && data) rc = nj_gguf_writer_data(w, buf, bytes, &err);
+                if (!rc && !data)
+                    rc = nj_gguf_writer_tensor(w, name, t->type, exps ? 2 : t->n_dims, t->dim, bytes, &err);
+                if (rc) fail_msg("%s", err.text);
+            }
+            free(buf);
+            free(stem);
+        }
+    assert_int_equal(nj_gguf_writer_commit(w, &err), 0);
+    nj_gguf_writer_free(w);
+    nj_gguf_close(g);
+}
+
+static void one_tensor_per_expert_is_read_too(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/nightjar-test-split-XXXXXX";
+    nj_model *m;
+    nj_error err;
+    float whole[320], split[320];
+    close(mkstemp(path));
+    write_split_experts(MODEL, path);
+    if (open_with(MODEL, NULL, NULL, 0, &m, &err)) fail_msg("%s", err.text);
+    nj_model_info info = *nj_model_info_of(m);
+    last_logits(m, whole);
+    nj_model_close(m);
+    if (open_with(path, NULL, NULL, 0, &m, &err)) fail_msg("%s", err.text);
+    assert_int_equal(nj_model_info_of(m)->params_active, info.params_active);
+    assert_int_equal(nj_model_info_of(m)->bytes_per_token, info.bytes_per_token);
+    last_logits(m, split);
+    nj_model_close(m);
+    unlink(path);
+    assert_memory_equal(whole, split, sizeof whole);
+}
+
+static void a_tensor_without_a_place_is_named(void **state)
+{
+    (void)state;
+    refused_with("blk.0.attn_q_nor", 0, "n", 1, "blk.0.attn_q_norm.weight is missing");
+    patched p;
+    nj_error err;
+    nj_model *m;
+    patch_open(&p, LONG);
+    patch(&p, "rope_factors_shor", 0, "x", 1); /* optional, so its new name is the fault */
+    assert_int_equal(patch_try(&p, &m, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "rope_factors_shorx.weight has no place"));
+    patch_close(&p);
+}
+
+/* A window is judged against the context in use, not the file's. */
+static void a_window_bites_in_a_longer_context(void **state)
+{
+    (void)state;
+    const char *set[] = { "attention.sliding_window=3", "context_length=3" };
+    nj_model *m;
+    float narrow[320], wide[320];
+    for (int windowed = 0; windowed < 2; windowed++) {
+        nj_model_options opt = { .set = set + !windowed, .set_count = windowed ? 2 : 1, .context = 100 };
+        assert_int_equal(nj_model_open(&m, MODEL, &opt, NULL), 0);
+        last_logits(m, windowed ? narrow : wide);
+        nj_model_close(m);
+    }
+    assert_memory_not_equal(narrow, wide, sizeof wide);
 }
 
 /* Long-rope models switch factors with the context that is prepared for. */
@@ -276,6 +362,9 @@ int main(void)
         cmocka_unit_test(a_shape_bound_key_is_refused_with_the_reason),
         cmocka_unit_test(free_keys_can_be_overridden),
         cmocka_unit_test(rope_scaling_can_be_chosen),
+        cmocka_unit_test(one_tensor_per_expert_is_read_too),
+        cmocka_unit_test(a_tensor_without_a_place_is_named),
+        cmocka_unit_test(a_window_bites_in_a_longer_context),
         cmocka_unit_test(a_short_context_takes_the_short_factors),
         cmocka_unit_test(loading_can_be_interrupted),
     };
