@@ -5,6 +5,7 @@ BUILD   ?= build
 OPT     ?= -O3 -g
 MALLOC  ?= -ljemalloc
 SECONDS ?= 60
+FORMATS ?=
 WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror=implicit-function-declaration
 # Contraction off: a result must not depend on where a compiler sees a chance to fuse (kernels fuse explicitly).
 FLAGS   := -std=c17 -D_GNU_SOURCE -I. $(OPT) $(WARN) -ffp-contract=off -fno-math-errno -pthread $(SAN) $(CPPFLAGS) $(CFLAGS)
@@ -40,12 +41,24 @@ $(LIB): $(OBJ)
 $(BUILD)/%_avx2.o:   ISA = $(AVX2)
 $(BUILD)/%_avx512.o: ISA = $(AVX512)
 
-$(BUILD)/%.o: %.c $(BUILD)/flags
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/ready
 	@mkdir -p $(@D)
 	$(call SAY,cc)$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
+# Once per build folder: is there what building needs? A sentence instead of a page of compiler errors.
+HEADERS  = hwloc numa pcre2 utf8proc jansson histedit $(if $(findstring jemalloc,$(MALLOC)),jemalloc/jemalloc)
+$(BUILD)/ready:
+	@$(WRITABLE)
+	@mkdir -p $(@D); printf '#include <%s.h>\n' stdio $(HEADERS) | \
+	    $(CC) $(CPPFLAGS) $(CFLAGS) -DPCRE2_CODE_UNIT_WIDTH=8 -E -x c - >/dev/null 2>$@.log || { \
+	    grep -ho '[a-z0-9/]*\.h: No such file' $@.log; \
+	    echo "The compiler ($(CC)) or packages that Nightjar needs are missing: make setup (or make demo) installs them."; \
+	    exit 1; } >&2
+	@rm -f $@.log; touch $@
+WRITABLE = [ -w . ] || { echo "This folder can't be written to. Clone Nightjar into a folder of your own, and build there." >&2; exit 1; }
+
 # Other flags or another compiler: everything is built anew.
-$(BUILD)/flags: FORCE
+$(BUILD)/flags: FORCE | $(BUILD)/ready
 	@mkdir -p $(@D); echo '$(CC) $(FLAGS)' | cmp -s - $@ || echo '$(CC) $(FLAGS)' >$@
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIB)
@@ -64,6 +77,7 @@ $(BUILD)/perf/bench_%: $(BUILD)/perf/bench_%.o $(LIB)
 tests: $(TESTS)
 
 setup:
+	@$(WRITABLE)
 	@.ci/setup
 
 demo: setup
@@ -81,8 +95,9 @@ ubsan: ; $(SANITIZED) SAN='-fsanitize=undefined -fno-sanitize-recover=all'
 tsan:  ; $(SANITIZED) SAN='-fsanitize=thread'
 
 # What the fuzzer finds goes to build/fuzz; the kept inputs are in tests/corpus.
+FUZZERS  = $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))
 fuzz:
-	$(if $(FUZZ),,$(error Say what to fuzz: make fuzz FUZZ=gguf SECONDS=60. There are: $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))))
+	$(if $(filter $(FUZZERS),$(FUZZ)),,$(error Say what to fuzz: make fuzz FUZZ=gguf SECONDS=60. There are: $(FUZZERS)))
 	@.ci/setup fuzz
 	+@$(SUBMAKE) build/fuzz/fuzz_$(FUZZ) BUILD=build/fuzz CC=clang MALLOC= OPT='-O1 -g' \
 	    SAN='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
@@ -92,7 +107,8 @@ fuzz:
 
 bench: setup
 	+@$(SUBMAKE) $(BENCHES)
-	@for bench in $(BENCHES); do $$bench || exit; done
+	@$(BUILD)/perf/bench_linear $(FORMATS)
+	@$(BUILD)/perf/bench_tokenizer
 
 tidy:
 	@.ci/setup tidy
@@ -108,13 +124,15 @@ clean:
 
 help:
 	@echo 'make                build ./nightjar'
+	@echo 'make setup          install the packages that building and testing need'
 	@echo 'make demo           set up, build, and answer a file of prompts with the small model that comes along'
 	@echo 'make test           set up, build, and run all tests'
 	@echo 'make install        install into PREFIX=$(PREFIX), below DESTDIR if given'
 	@echo 'make asan           the tests under AddressSanitizer; also: make ubsan, make tsan'
-	@echo 'make fuzz FUZZ=gguf SECONDS=60    feed hostile input to a parser; tests/fuzz_*.c says which there are'
-	@echo 'make bench          measure the kernels beside the limit of this machine'
-	@echo 'make tidy           check formatting, include rules and sizes'
+	@echo 'make fuzz FUZZ=gguf SECONDS=60    feed hostile input to a parser: $(FUZZERS); installs clang'
+	@echo 'make bench          measure the kernels beside the limit of this machine, about a minute;'
+	@echo '                    FORMATS="q4_k q8_0" for some formats, FORMATS=all for all, about 4 minutes'
+	@echo 'make tidy           check formatting, include rules and sizes; installs clang-format'
 	@echo 'make clean          remove all that was built'
 	@echo 'Variables: CC OPT CFLAGS LDFLAGS BUILD PREFIX DESTDIR, V=1 to see the commands'
 

@@ -176,19 +176,30 @@ static uint64_t line_of(const json_t *result)
     return (uint64_t)json_integer_value(json_object_get(json_object_get(result, "error"), "line"));
 }
 
+static int not_a_result(const nj_lines *l, const json_t *line, nj_error *err)
+{
+    nj_fail(err, -EINVAL, "%s: line %" PRIu64 " is not a result of nightjar batch.", l->path, l->number);
+    if (json_object_get(line, "body"))
+        return nj_remedy(err, "It is a request: name the result file first, then the file of requests.");
+    return nj_remedy(err, "Name the result file, the -o of nightjar batch.");
+}
+
 /* Results in their own order; or, with `index`, only remembers where each one is. A last line that is still being
  * written is passed over. */
 static int read_results(const view *v, const char *path, nj_idmap *index, nj_error *err)
 {
     nj_lines l;
     int rc = nj_lines_open(&l, path, SIZE_MAX, err);
+    if (rc == -ENOENT)
+        nj_remedy(err, "Name the result file, the -o of nightjar batch; it is made when a batch begins.");
+    if (rc == -EINVAL) nj_remedy(err, "Name the result file itself, the -o of nightjar batch.");
     if (rc) return rc;
     while ((rc = nj_lines_next(&l, err)) == 1 && (index || nj_cli_out_flush())) {
         nj_fingerprint key;
         json_t *result = json_loadb(l.text, l.len, 0, NULL);
         bool good = nj_result_key_of(result, &key);
-        if (!good && l.newline)
-            rc = nj_fail(err, -EINVAL, "%s: line %" PRIu64 " is not a result of nightjar batch.", path, l.number);
+        if (!good && (l.newline || l.text[0] != '{'))
+            rc = not_a_result(&l, result, err);
         else if (good && index)
             rc = nj_idmap_add(index, key, l.offset) < 0 ? nj_fail(err, -ENOMEM, "No memory for the ids in %s.", path)
                                                         : 0;
@@ -206,14 +217,15 @@ static json_t *result_at(FILE *f, uint64_t offset)
     return fseeko(f, (off_t)offset, SEEK_SET) ? NULL : json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL);
 }
 
-/* Requests in their order, each with its result. */
-static int follow_input(const view *v, FILE *results, const nj_idmap *index, nj_error *err)
+/* Requests in their order, each with its result; `shown` counts the results. */
+static int follow_input(const view *v, FILE *results, const nj_idmap *index, uint64_t *shown, nj_error *err)
 {
     nj_lines l;
     nj_idmap seen = { 0 };
     int rc = nj_lines_open(&l, v->a->in, NJ_BATCH_LINE_MAX, err);
-    if (rc) return rc;
+    if (rc) return nj_remedy(err, "Name the file of requests, the -i of nightjar batch, or leave it out.");
     while ((rc = nj_lines_next(&l, err)) == 1 && nj_cli_out_flush()) {
+        if ((rc = nj_batch_line_check(&l, err))) break;
         if (!l.too_long && strspn(l.text, " \t\r") == l.len) continue;
         nj_batch_line line;
         uint64_t at;
@@ -221,6 +233,7 @@ static int follow_input(const view *v, FILE *results, const nj_idmap *index, nj_
         int again = line.custom_id ? nj_idmap_add(&seen, nj_result_key(line.custom_id, 0), 0) : 1;
         const char *id = again ? NULL : line.custom_id;
         json_t *result = nj_idmap_find(index, nj_result_key(id, l.number), &at) ? result_at(results, at) : NULL;
+        *shown += result != NULL;
         print_result(v, id, l.number, nj_openai_prompt_text(json_object_get(line.root, "body")), result);
         json_decref(result);
         nj_batch_line_free(&line);
@@ -238,7 +251,16 @@ static int show_with_input(const view *v, const char *path, nj_error *err)
     int rc = read_results(v, path, &index, err);
     if (!rc && !(results = fopen(path, "re")))
         rc = nj_fail(err, -errno, "%s can't be opened: %s.", path, strerror(errno));
-    if (!rc) rc = follow_input(v, results, &index, err);
+    uint64_t shown = 0;
+    if (!rc) rc = follow_input(v, results, &index, &shown, err);
+    if (!rc && index.len && !shown && nj_cli_out_flush()) {
+        rc = nj_fail(err, -EINVAL, "None of the %zu results in %s belongs to a request in %s.", index.len, path,
+                     v->a->in);
+        nj_remedy(err, "Name the file of requests that they were made from, or leave it out.");
+    } else if (!rc && shown < index.len && nj_cli_out_flush()) {
+        nj_cli_say("%" PRIu64 " of the %zu results in %s belong to other requests than those in %s.", index.len - shown,
+                   index.len, path, v->a->in);
+    }
     if (results) fclose(results);
     nj_idmap_free(&index);
     return rc;

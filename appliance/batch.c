@@ -18,7 +18,7 @@ typedef struct batch_args {
     const char *model, *in, *out;
     uint32_t parallel, max_tokens;
     uint64_t seed;
-    bool no_loop_check, json, quiet;
+    bool no_loop_check, retry_errors, json, quiet;
     nj_cli_model_args m;
 } batch_args;
 
@@ -37,6 +37,8 @@ static const nj_cli_option options[] = {
       "changes the draws of requests that name no seed (0)" },
     { "no-loop-check", 0, NULL, NULL, offsetof(batch_args, no_loop_check), 0, 0,
       "don't end answers that repeat themselves over and over" },
+    { "retry-errors", 0, NULL, NULL, offsetof(batch_args, retry_errors), 0, 0,
+      "take the error lines of these requests out of OUT.jsonl first" },
     { "json", 0, NULL, NULL, offsetof(batch_args, json), 0, 0, "print the summary as JSON on stdout" },
     { "quiet", 'q', NULL, NULL, offsetof(batch_args, quiet), 0, 0, "no progress bar, no summary" },
     NJ_CLI_MODEL_OPTIONS(batch_args, m),
@@ -49,7 +51,7 @@ static const nj_cli_verb verb = {
     .summary =
         "Answers a file of requests in the OpenAI Batch format, each exactly once. Stopped at any moment, even by "
         "a power cut, the same command goes on where it was. A request that can't be answered gets an error line "
-        "and the rest go on; take that line out of OUT.jsonl to have it tried again. The exit status is 0 when "
+        "and the rest go on; --retry-errors tries it again. The exit status is 0 when "
         "every request has its line, be it an answer or an error.",
     .options = options,
     .examples = "  nightjar batch -m qwen3-30b-a3b-q4_k_m.gguf -i night.jsonl -o answers.jsonl\n"
@@ -78,12 +80,13 @@ static void fingerprint(const nj_engine *e, const batch_args *a, char out[64])
 
 static void summary_text(const batch_args *a, const nj_batch_plan *p, const nj_batch_counts *c, double seconds)
 {
-    char duration[24];
+    char duration[24], found[48] = "", found_errors[48] = "";
     uint64_t done = p->done + c->answered + c->errors;
     nj_text_duration(seconds, duration);
-    nj_cli_say("%" PRIu64 " of %" PRIu64 " done: %" PRIu64 " answered now, %" PRIu64 " found done, %" PRIu64
-               " with an error.",
-               done, p->total, c->answered, p->done, c->errors);
+    if (p->done) snprintf(found, sizeof found, ", %" PRIu64 " found done", p->done);
+    if (p->failed.len) snprintf(found_errors, sizeof found_errors, ", %zu of them with an error", p->failed.len);
+    nj_cli_say("%" PRIu64 " of %" PRIu64 " done: %" PRIu64 " answered now, %" PRIu64 " with an error%s%s.", done,
+               p->total, c->answered, c->errors, found, found_errors);
     if (c->completion_tokens)
         nj_cli_say("%" PRIu64 " tokens written in %s, %.1f tok/s; %" PRIu64 " tokens of prompts read.",
                    c->completion_tokens, duration, seconds > 0 ? (double)c->completion_tokens / seconds : 0,
@@ -91,27 +94,30 @@ static void summary_text(const batch_args *a, const nj_batch_plan *p, const nj_b
     if (c->loops)
         nj_cli_say("%" PRIu64 " answers had begun to repeat themselves and were ended (finish_reason \"repetition\").",
                    c->loops);
+    if (c->errors + p->failed.len)
+        nj_cli_say("nightjar answers %s -i %s shows the errors; the same command with --retry-errors tries them again.",
+                   a->out, a->in);
     nj_cli_say("results: %s", a->out);
 }
 
 static void summary_json(const batch_args *a, const nj_batch_plan *p, const nj_batch_counts *c, double seconds)
 {
     uint64_t done = p->done + c->answered + c->errors;
-    json_t *o =
-        json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "input", a->in, "output", a->out, "requests",
-                  (json_int_t)p->total, "done", (json_int_t)done, "found_done", (json_int_t)p->done, "answered",
-                  (json_int_t)c->answered, "errors", (json_int_t)c->errors, "ended_by_repetition", (json_int_t)c->loops,
-                  "remaining", (json_int_t)(p->total - done), "prompt_tokens", (json_int_t)c->prompt_tokens,
-                  "completion_tokens", (json_int_t)c->completion_tokens, "seconds", seconds, "tokens_per_second",
-                  seconds > 0 ? (double)c->completion_tokens / seconds : 0.0);
+    json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "input", a->in, "output", a->out,
+                          "requests", (json_int_t)p->total, "done", (json_int_t)done, "found_done", (json_int_t)p->done,
+                          "found_errors", (json_int_t)p->failed.len, "answered", (json_int_t)c->answered, "errors",
+                          (json_int_t)c->errors, "ended_by_repetition", (json_int_t)c->loops, "remaining",
+                          (json_int_t)(p->total - done), "prompt_tokens", (json_int_t)c->prompt_tokens,
+                          "completion_tokens", (json_int_t)c->completion_tokens, "seconds", seconds,
+                          "tokens_per_second", seconds > 0 ? (double)c->completion_tokens / seconds : 0.0);
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(o);
 }
 
-/* Loads the model and works the plan off. */
+/* Loads the model and works the plan off. *began: that far it came. */
 static int answer(const batch_args *a, const nj_batch_plan *plan, nj_lines *in, nj_results *out,
-                  nj_batch_counts *counts, nj_error *err)
+                  nj_batch_counts *counts, bool *began, nj_error *err)
 {
     char name[128], print[64];
     nj_model *m = NULL;
@@ -133,6 +139,7 @@ static int answer(const batch_args *a, const nj_batch_plan *plan, nj_lines *in, 
             .now = nj_config_now(),
             .stop = &nj_cli_interrupted,
         };
+        *began = true;
         nj_progress_begin(&bar, "Answering", "requests", a->quiet);
         bar.base = plan->done;
         nj_progress_update(&bar, plan->done, plan->total);
@@ -151,7 +158,22 @@ static void tell_plan(const batch_args *a, const nj_batch_plan *p, const nj_resu
     if (p->strangers)
         nj_cli_say("%s holds %" PRIu64 " results of requests that are not in %s; they stay.", a->out, p->strangers,
                    a->in);
-    if (p->done && !a->quiet) nj_cli_say("found %" PRIu64 " of %" PRIu64 " done.", p->done, p->total);
+    if (!p->total) nj_cli_say("%s holds no requests.", a->in);
+    if (!p->done || a->quiet) return;
+    char errors[48] = "";
+    if (p->failed.len) snprintf(errors, sizeof errors, ", %zu of them with an error", p->failed.len);
+    nj_cli_say("found %" PRIu64 " of %" PRIu64 " done%s.", p->done, p->total, errors);
+}
+
+/* Takes the errors out of the results, and plans again. */
+static int retry_errors(const batch_args *a, nj_batch_plan *p, nj_lines *in, nj_results *out, nj_error *err)
+{
+    uint64_t dropped;
+    int rc = nj_results_drop_errors(out, &p->failed, &dropped, err);
+    if (rc || !dropped) return rc;
+    if (!a->quiet) nj_cli_say("took %" PRIu64 " error lines out of %s, to try again.", dropped, a->out);
+    nj_batch_plan_free(p);
+    return nj_batch_plan_make(p, in, out, err);
 }
 
 static int run(const batch_args *a, nj_lines *in, nj_results *out, nj_error *err)
@@ -159,10 +181,15 @@ static int run(const batch_args *a, nj_lines *in, nj_results *out, nj_error *err
     nj_batch_plan plan;
     nj_batch_counts counts = { 0 };
     int rc = nj_batch_plan_make(&plan, in, out, err);
-    if (rc) return nj_cli_fail(err);
+    if (!rc && a->retry_errors) rc = retry_errors(a, &plan, in, out, err);
+    if (rc) {
+        nj_batch_plan_free(&plan);
+        return nj_cli_fail(err);
+    }
     tell_plan(a, &plan, out);
+    bool began = plan.done == plan.total;
     uint64_t start = nj_now_ns();
-    if (plan.done < plan.total) rc = answer(a, &plan, in, out, &counts, err);
+    if (!began) rc = answer(a, &plan, in, out, &counts, &began, err);
     double seconds = (double)(nj_now_ns() - start) / 1e9;
     int status = rc ? 1 : 0;
     if (rc == -ECANCELED) {
@@ -173,10 +200,18 @@ static int run(const batch_args *a, nj_lines *in, nj_results *out, nj_error *err
     } else if (rc) {
         nj_cli_fail(err);
     }
-    if (!a->quiet) summary_text(a, &plan, &counts, seconds);
-    if (a->json) summary_json(a, &plan, &counts, seconds);
+    if (began && plan.total && !a->quiet) summary_text(a, &plan, &counts, seconds);
+    if (began && a->json) summary_json(a, &plan, &counts, seconds);
     nj_batch_plan_free(&plan);
     return status;
+}
+
+static int open_input(nj_lines *in, const char *path, nj_error *err)
+{
+    int rc = nj_lines_open(in, path, NJ_BATCH_LINE_MAX, err);
+    if (rc == -ENOENT) nj_remedy(err, "Check the name; the requests must be there before the run.");
+    if (rc == -EINVAL) nj_remedy(err, "Save the requests to a file on disk; an interrupted run reads it again.");
+    return rc;
 }
 
 int nj_verb_batch(int argc, char **argv)
@@ -188,15 +223,21 @@ int nj_verb_batch(int argc, char **argv)
     if (status < 0 && !a.model) status = nj_cli_usage(&verb, "name the model with -m.");
     if (status < 0 && !a.in) status = nj_cli_usage(&verb, "name the file of requests with -i.");
     if (status < 0 && !a.out) status = nj_cli_usage(&verb, "name the file for the results with -o.");
+    if (status < 0 && !strcmp(a.in, "-"))
+        status = nj_cli_usage(&verb, "-i must be a file that stays, for an interrupted run reads it again; save the "
+                                     "requests first.");
+    if (status < 0 && !strcmp(a.out, "-"))
+        status = nj_cli_usage(&verb, "-o must be a file that stays, for an interrupted run goes on from it.");
     if (status < 0) {
         nj_error err = { 0 };
         nj_lines in = { .fd = -1 };
         nj_results out = { .fd = -1 };
         signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: an error of write */
-        if (nj_lines_open(&in, a.in, NJ_BATCH_LINE_MAX, &err) || nj_results_open(&out, a.out, a.in, &err))
+        if (open_input(&in, a.in, &err) || nj_results_open(&out, a.out, a.in, &err))
             status = nj_cli_fail(&err);
         else
             status = run(&a, &in, &out, &err);
+        if (status) nj_results_withdraw(&out); /* no empty file where the model or the requests were wrong */
         nj_results_close(&out);
         nj_lines_close(&in);
     }

@@ -21,6 +21,9 @@ typedef struct nj_batch_line {
 void nj_batch_line_read(nj_batch_line *out, const nj_lines *l);
 void nj_batch_line_free(nj_batch_line *b);
 
+/* Refuses, with -EINVAL, a file in which a line holds what no text does: it is of another kind. */
+int nj_batch_line_check(const nj_lines *l, nj_error *err);
+
 /* ---- The plan: one pass over the input before a model is loaded ---- */
 
 typedef enum nj_batch_kind { NJ_LINE_BLANK, NJ_LINE_DONE, NJ_LINE_TODO, NJ_LINE_DUPLICATE } nj_batch_kind;
@@ -31,9 +34,10 @@ typedef struct nj_batch_plan {
     uint64_t total;     /* lines that are not blank */
     uint64_t done;      /* of these, found in the result file */
     uint64_t strangers; /* results of no line of the input */
+    nj_idmap failed;    /* keys of the lines found done with an error */
 } nj_batch_plan;
 
-/* Reads all of `in` (left rewound) against what is done. */
+/* Reads all of `in` (left rewound) against what is done. -EINVAL when it isn't a file of requests. */
 int nj_batch_plan_make(nj_batch_plan *p, nj_lines *in, const nj_results *done, nj_error *err);
 void nj_batch_plan_free(nj_batch_plan *p);
 

@@ -61,6 +61,22 @@ void nj_batch_line_free(nj_batch_line *b)
     *b = (nj_batch_line){ 0 };
 }
 
+/* ---- Is this a file of requests at all? ---- */
+
+static int not_requests(nj_error *err)
+{
+    return nj_remedy(err, "Each line must be one request, as in "
+                          "{\"custom_id\": \"a-1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", "
+                          "\"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Good evening.\"}]}}");
+}
+
+int nj_batch_line_check(const nj_lines *l, nj_error *err)
+{
+    if (!memchr(l->text, '\0', l->len)) return 0;
+    nj_fail(err, -EINVAL, "%s is not a text in UTF-8: line %" PRIu64 " holds a zero byte.", l->path, l->number);
+    return not_requests(err);
+}
+
 /* ---- Plan ---- */
 
 static bool is_blank(const nj_lines *l)
@@ -70,7 +86,7 @@ static bool is_blank(const nj_lines *l)
 }
 
 /* What is to be done with the present line. -ENOMEM. */
-static int classify(nj_batch_plan *p, const nj_lines *in, const nj_results *done, nj_idmap *seen)
+static int classify(nj_batch_plan *p, const nj_lines *in, const nj_results *done, nj_idmap *seen, uint64_t *objects)
 {
     if (is_blank(in)) return NJ_LINE_BLANK;
     nj_batch_line line;
@@ -79,8 +95,11 @@ static int classify(nj_batch_plan *p, const nj_lines *in, const nj_results *done
     if (line.custom_id && (again = nj_idmap_add(seen, nj_result_key(line.custom_id, 0), in->number)) == 1)
         kind = NJ_LINE_DUPLICATE;
     bool own_id = line.custom_id && kind == NJ_LINE_TODO;
-    if (nj_idmap_find(&done->done, nj_result_key(own_id ? line.custom_id : NULL, in->number), NULL))
-        kind = NJ_LINE_DONE;
+    nj_fingerprint key = nj_result_key(own_id ? line.custom_id : NULL, in->number);
+    uint64_t error = 0;
+    if (nj_idmap_find(&done->done, key, &error)) kind = NJ_LINE_DONE;
+    if (error && nj_idmap_add(&p->failed, key, 0) < 0) again = -ENOMEM;
+    *objects += json_is_object(line.root);
     nj_batch_line_free(&line);
     p->total++;
     p->done += kind == NJ_LINE_DONE;
@@ -90,15 +109,21 @@ static int classify(nj_batch_plan *p, const nj_lines *in, const nj_results *done
 int nj_batch_plan_make(nj_batch_plan *p, nj_lines *in, const nj_results *done, nj_error *err)
 {
     int rc;
+    uint64_t objects = 0;
     nj_idmap seen = { 0 };
     *p = (nj_batch_plan){ 0 };
     while ((rc = nj_lines_next(in, err)) == 1) {
-        int kind = classify(p, in, done, &seen);
+        if ((rc = nj_batch_line_check(in, err))) break;
+        int kind = classify(p, in, done, &seen, &objects);
         if (kind < 0 || nj_array_grow(&p->kind, &p->cap, p->lines + 1, sizeof *p->kind)) {
             rc = nj_fail(err, -ENOMEM, "No memory for the ids of %s.", in->path);
             break;
         }
         p->kind[p->lines++] = (uint8_t)kind;
+    }
+    if (rc >= 0 && p->total && !objects) {
+        rc = nj_fail(err, -EINVAL, "%s holds no request: none of its lines is a JSON object.", in->path);
+        not_requests(err);
     }
     p->strangers = done->done.len - p->done;
     nj_idmap_free(&seen);
@@ -110,5 +135,6 @@ int nj_batch_plan_make(nj_batch_plan *p, nj_lines *in, const nj_results *done, n
 void nj_batch_plan_free(nj_batch_plan *p)
 {
     free(p->kind);
+    nj_idmap_free(&p->failed);
     *p = (nj_batch_plan){ 0 };
 }

@@ -15,8 +15,7 @@ int nj_lines_start(nj_lines *l, int fd, const char *path, size_t line_max, nj_er
     *l = (nj_lines){ .fd = -1, .path = path, .bytes_max = line_max };
     if (fstat(fd, &st)) return nj_fail(err, -errno, "%s can't be read: %s.", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) {
-        nj_fail(err, -EINVAL, "%s is not a regular file.", path);
-        return nj_remedy(err, "Save the lines to a file on disk, so that an interrupted run can go on where it was.");
+        return nj_fail(err, -EINVAL, "%s is %s.", path, S_ISDIR(st.st_mode) ? "a folder" : "not a regular file");
     }
     l->fd = fd;
     l->limit = (uint64_t)st.st_size;
@@ -29,9 +28,7 @@ int nj_lines_open(nj_lines *l, const char *path, size_t line_max, nj_error *err)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not make us wait: it is refused */
     if (fd < 0) {
         int code = -errno;
-        nj_fail(err, code, "%s can't be opened: %s.", path, strerror(errno));
-        if (code == -ENOENT) nj_remedy(err, "Check the name; the file must be there before the run.");
-        return code;
+        return nj_fail(err, code, "%s can't be opened: %s.", path, strerror(-code));
     }
     int rc = nj_lines_start(l, fd, path, line_max, err);
     if (rc)

@@ -23,7 +23,8 @@ typedef struct nj_lines {
     size_t consumed;
 } nj_lines;
 
-/* Opens a regular file as it is now: what others append later isn't read. `path` is kept by pointer. */
+/* Opens a regular file as it is now: what others append later isn't read. `path` is kept by pointer. -EINVAL
+ * when it isn't a regular file; the remedy is the caller's, who knows what the file is for. */
 int nj_lines_open(nj_lines *l, const char *path, size_t line_max, nj_error *err);
 /* The same over an open file, from its beginning; the caller keeps and closes `fd`. */
 int nj_lines_start(nj_lines *l, int fd, const char *path, size_t line_max, nj_error *err);

@@ -132,6 +132,74 @@ grep -q '1 results of requests that are not in' "$work/err" || why=$(cat "$work/
 grep -q 'another day' "$work/strange.jsonl" || why="$why the line has gone"
 check results_of_other_requests_are_told_and_kept "$why"
 
+# ---- Errors tried again ----
+
+batch "$work/in.jsonl" "$work/again.jsonl"
+why=$(grep -q 'found 14 of 14 done, 8 of them with an error' "$work/err" && grep -q -- '--retry-errors' "$work/err" || cat "$work/err")
+check errors_found_done_are_told "$why"
+
+# The broken line 3 and the too hot request are mended; the other six errors come again, and a stranger's error stays.
+sed -e '3s/.*/{"custom_id":"mended","method":"POST","url":"\/v1\/completions","body":{"prompt":"x","max_tokens":3}}/' \
+    -e 's/"temperature":9/"temperature":1,"max_tokens":3/' "$work/in.jsonl" >"$work/mended.jsonl"
+stranger='{"id":"x","custom_id":"of another day","response":null,"error":{"code":"x","message":"x"}}'
+{ cat "$work/1.jsonl"; echo "$stranger"; } >"$work/retry.ref"
+cp "$work/retry.ref" "$work/retry.jsonl"
+batch "$work/mended.jsonl" "$work/retry.jsonl" --retry-errors
+why=$(grep -q 'took 8 error lines' "$work/err" || cat "$work/err")
+[ "$(grep -c '"response":null' "$work/retry.jsonl")" = 7 ] || why="$why other errors than the 6 and the stranger's"
+grep -qF "$stranger" "$work/retry.jsonl" || why="$why the stranger has gone"
+[ "$(wc -l <"$work/retry.jsonl")" = 15 ] || why="$why $(wc -l <"$work/retry.jsonl") lines"
+[ ! -e "$work/retry.jsonl.part" ] || why="$why a .part was left"
+check retry_errors_tries_all_errors_again "$why$(twice "$work/retry.jsonl")"
+keys "$work/retry.jsonl" | sort >"$work/retry.keys"
+
+RANDOM=7 why=
+for i in $(seq 12); do
+    cp "$work/retry.ref" "$work/retry.jsonl"
+    "$nightjar" batch -m "$model" -i "$work/mended.jsonl" -o "$work/retry.jsonl" --threads 2 --retry-errors 2>"$work/err" &
+    pid=$!
+    read -r -t "0.$(printf %03d $((RANDOM % 60)))" <> <(:)
+    kill -9 $pid
+    wait $pid
+    grep -qF "$stranger" "$work/retry.jsonl" || why="$why the stranger has gone"
+    [ "$(grep -c '"error":null' "$work/retry.jsonl")" -ge 6 ] || why="$why answers were lost"
+    batch "$work/mended.jsonl" "$work/retry.jsonl" --retry-errors || why="$why $(cat "$work/err")"
+    keys "$work/retry.jsonl" | sort | cmp -s - "$work/retry.keys" || why="$why other lines"
+    why="$why$(twice "$work/retry.jsonl")"
+done 2>/dev/null
+check retry_errors_survives_kills "$why"
+
+# ---- Wrong files ----
+
+refused() { # exit status, text, OUT that must not be there, command...
+    local want=$1 text=$2 absent=$3 got=0
+    shift 3
+    "$@" >"$work/said" 2>&1 </dev/null || got=$?
+    [ $got = "$want" ] || echo "exit status $got"
+    grep -qF -- "$text" "$work/said" || cat "$work/said"
+    [ -z "$absent" ] || [ ! -e "$absent" ] || echo "$absent was left"
+    [ "$(wc -l <"$work/said")" -le 3 ] || cat "$work/said"
+}
+
+new=$work/new.jsonl
+check a_model_as_requests_is_refused "$(refused 1 '"custom_id": "a-1"' "$new" "$nightjar" batch -m "$model" -i "$model" -o "$new")"
+check a_diary_as_requests_is_refused "$(refused 1 'none of its lines' "$new" "$nightjar" batch -m "$model" -i "$work/diary" -o "$new")"
+check requests_from_a_pipe_are_refused "$(refused 2 'save the requests' "$new" "$nightjar" batch -m "$model" -i - -o "$new")"
+check a_missing_model_leaves_no_result_file "$(refused 1 nosuch.gguf "$new" "$nightjar" batch -m nosuch.gguf -i "$work/in.jsonl" -o "$new")"
+check a_wrong_model_is_the_only_thing_told "$(refused 1 in.jsonl "$new" "$nightjar" batch -m "$work/in.jsonl" -i "$work/in.jsonl" -o "$new")$(grep -E 'done|results:' "$work/said")"
+: >"$work/empty"
+check an_empty_input_is_told "$(refused 0 'holds no requests' '' "$nightjar" batch -m "$model" -i "$work/empty" -o "$new")"
+
+check answers_of_a_folder "$(refused 1 'is a folder' '' "$nightjar" answers "$work")"
+check answers_of_nothing "$(refused 1 'it is made when a batch begins' '' "$nightjar" answers "$work/nosuch")"
+check answers_of_requests "$(refused 1 'name the result file first' '' "$nightjar" answers "$work/in.jsonl" "$work/1.jsonl")"
+chat other 'Good evening.' >"$work/other.jsonl"
+"$nightjar" answers "$work/1.jsonl" "$work/other.jsonl" >/dev/null 2>"$work/err"
+check answers_to_other_requests_are_told "$([ $? = 1 ] && grep -q 'None of the 14 results' "$work/err" || cat "$work/err")"
+head -n 1 "$work/in.jsonl" >"$work/first.jsonl"
+"$nightjar" answers "$work/1.jsonl" "$work/first.jsonl" >/dev/null 2>"$work/err"
+check some_answers_to_other_requests_are_told "$([ $? = 0 ] && grep -q '13 of the 14 results' "$work/err" || cat "$work/err")"
+
 # ---- A full disk ----
 
 why=

@@ -2,6 +2,7 @@
 #include "tests/test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "appliance/batch.h"
@@ -112,7 +114,7 @@ static void folders_and_missing_files_are_refused(void **state)
     nj_error err = { 0 };
     assert_int_equal(nj_lines_open(&l, folder, 100, &err), -EINVAL);
     assert_int_equal(nj_lines_open(&l, "/nowhere/at/all", 100, &err), -ENOENT);
-    assert_true(strstr(err.text, "/nowhere/at/all") && err.remedy[0]);
+    assert_true(strstr(err.text, "/nowhere/at/all"));
 }
 
 /* ---- Ids ---- */
@@ -292,9 +294,85 @@ static void plan_tells_done_from_to_do(void **state)
     assert_int_equal(p.total, 7);
     assert_int_equal(p.done, 3);
     assert_int_equal(p.strangers, 1);
+    assert_int_equal(p.failed.len, 2);
     nj_batch_plan_free(&p);
     nj_results_close(&r);
     nj_lines_close(&l);
+}
+
+static int plan_of(const char *text, size_t len)
+{
+    nj_results r = { 0 };
+    nj_lines l;
+    nj_batch_plan p;
+    nj_error err = { 0 };
+    write_bytes(in_path, text, len);
+    assert_int_equal(nj_lines_open(&l, in_path, NJ_BATCH_LINE_MAX, &err), 0);
+    int rc = nj_batch_plan_make(&p, &l, &r, &err);
+    if (rc) assert_true(strstr(err.text, in_path) && strstr(err.remedy, "custom_id"));
+    if (!rc) nj_batch_plan_free(&p);
+    nj_lines_close(&l);
+    return rc;
+}
+
+static void files_without_a_request_are_refused(void **state)
+{
+    (void)state;
+    static const char zero[] = "{\"custom_id\":\"a\"}\nGG\0UF\n", wide[] = "{\0}\0\n\0";
+    static const char text[] = "Dear diary,\n[1,2]\n", mixed[] = "Dear diary,\n{}\n", blank[] = "\n \n";
+    assert_int_equal(plan_of(zero, sizeof zero - 1), -EINVAL);
+    assert_int_equal(plan_of(wide, sizeof wide - 1), -EINVAL);
+    assert_int_equal(plan_of(text, sizeof text - 1), -EINVAL);
+    assert_int_equal(plan_of(mixed, sizeof mixed - 1), 0);
+    assert_int_equal(plan_of(blank, sizeof blank - 1), 0);
+    assert_int_equal(plan_of("", 0), 0);
+}
+
+#define FAILED(id) "{\"id\":\"\",\"custom_id\":\"" id "\",\"response\":null,\"error\":{\"code\":\"x\"}}\n"
+
+static void only_the_asked_errors_are_dropped(void **state)
+{
+    (void)state;
+    nj_results r, late;
+    nj_error err = { 0 };
+    nj_idmap keys = { 0 };
+    uint64_t dropped;
+    write_text(out_path, LINE_A FAILED("p") LINE_7 FAILED("q") LINE_B);
+    assert_int_equal(chmod(out_path, 0640), 0);
+    assert_int_equal(nj_results_open(&r, out_path, in_path, &err), 0);
+    assert_int_equal(nj_idmap_add(&keys, nj_result_key("p", 0), 0), 0);
+    assert_int_equal(nj_idmap_add(&keys, nj_result_key("a", 0), 0), 0); /* answered: stays */
+    assert_int_equal(nj_results_drop_errors(&r, &keys, &dropped, &err), 0);
+    assert_int_equal(dropped, 2);
+    assert_int_equal(r.done.len, 3);
+    expect_text(out_path, LINE_A FAILED("q") LINE_B);
+    struct stat st;
+    assert_int_equal(stat(out_path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(nj_results_open(&late, out_path, in_path, &err), -EBUSY);
+    assert_int_equal(nj_results_drop_errors(&r, &keys, &dropped, &err), 0);
+    assert_int_equal(dropped, 0);
+    char part[80];
+    snprintf(part, sizeof part, "%s.part", out_path);
+    assert_int_not_equal(access(part, F_OK), 0);
+    nj_results_close(&r);
+    nj_idmap_free(&keys);
+}
+
+static void only_a_new_empty_file_is_withdrawn(void **state)
+{
+    (void)state;
+    nj_results r;
+    nj_error err = { 0 };
+    assert_int_equal(nj_results_open(&r, out_path, in_path, &err), 0);
+    nj_results_withdraw(&r);
+    nj_results_close(&r);
+    assert_int_not_equal(access(out_path, F_OK), 0);
+    write_text(out_path, "");
+    assert_int_equal(nj_results_open(&r, out_path, in_path, &err), 0);
+    nj_results_withdraw(&r);
+    nj_results_close(&r);
+    assert_int_equal(access(out_path, F_OK), 0);
 }
 
 int main(void)
@@ -310,6 +388,9 @@ int main(void)
         cmocka_unit_test_setup(input_as_output_and_second_writers_are_refused, fresh),
         cmocka_unit_test_setup(full_disk_leaves_whole_lines, fresh),
         cmocka_unit_test_setup(plan_tells_done_from_to_do, fresh),
+        cmocka_unit_test_setup(files_without_a_request_are_refused, fresh),
+        cmocka_unit_test_setup(only_the_asked_errors_are_dropped, fresh),
+        cmocka_unit_test_setup(only_a_new_empty_file_is_withdrawn, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
