@@ -95,8 +95,8 @@ static int get_number(const json_t *body, const char *name, bool whole, double m
     double x = json_number_value(value);
     if (whole && x != floor(x)) return nj_openai_fail(err, "invalid_value", name, "%s must be an integer.", name);
     if (!(x >= min && x <= max))
-        return nj_openai_fail(err, "invalid_value", name, "%s is %g, but must lie between %g and %g.", name, x, min,
-                              max);
+        return nj_openai_fail(err, "invalid_value", name, "%s is %.15g, but must lie between %.15g and %.15g.", name, x,
+                              min, max);
     *out = x;
     *set = true;
     return 0;
