@@ -118,7 +118,9 @@ static int commit(run *r, nj_error *err)
 
 static int fail_from(nj_openai_error *e, const char *code, const char *param, const nj_error *err)
 {
-    return nj_openai_fail(e, code, param, "%s%s%s", err->text, err->remedy[0] ? " " : "", err->remedy);
+    size_t len = strlen(err->text);
+    const char *stop = len && strchr(".!?", err->text[len - 1]) ? "" : ".";
+    return nj_openai_fail(e, code, param, "%s%s%s%s", err->text, stop, err->remedy[0] ? " " : "", err->remedy);
 }
 
 static int set_token_text(json_t *args, const char *name, const nj_tokenizer *t, int32_t id)

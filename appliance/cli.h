@@ -105,7 +105,7 @@ typedef struct nj_cli_model_args {
     { .help = "Model:" },                                                                                              \
     { "threads", 't', "N", nj_cli_u32, offsetof(type, m.threads), 1, 4096, "worker threads (one per physical core)" }, \
     { "ctx", 'c', "N", nj_cli_u32, offsetof(type, m.context), 1, 1 << 30, "context in tokens (the model's own)" },     \
-    { "kv", 0, "TYPE", nj_cli_kv, offsetof(type, m.kv_type), 0, 0, "KV cache as f16, f32 or q8_0 (f16)" },             \
+    { "kv", 0, "TYPE", nj_cli_kv, offsetof(type, m.kv_type), 0, 0, "f16, f32, or q8_0 where heads suit (f16)" },       \
     { "isa", 0, "TIER", nj_cli_isa, offsetof(type, m.isa), 0, 0, "scalar, avx2, avx512 or amx (the best)" },           \
     { "set", 0, "KEY=VALUE", nj_cli_list, offsetof(type, m.set), 0, 0,                                                 \
       "override a metadata key that tensor shapes don't depend on; repeatable" },                                      \
