@@ -22,7 +22,7 @@ enum { SANITIZED = 0 };
 enum { SANITIZED = 0 };
 #endif
 
-enum { STACK_KB = SANITIZED ? 8192 : 1024, DEADLINE_MS = SANITIZED ? 20000 : 1000, MEMORY_KB = 64 << 10 };
+enum { STACK_KB = SANITIZED ? 8192 : 1024, DEADLINE_MS = SANITIZED ? 120000 : 1000, MEMORY_KB = 64 << 10 };
 
 typedef struct outcome {
     int rc;
