@@ -178,7 +178,7 @@ static int form_step(nj_engine *e, uint32_t *n)
     int rc = 0;
     *n = 0;
     for (nj_session *s = e->sessions; s; s = s->next)
-        if (s->finish == NJ_FINISH_CANCELLED && s->sequence->length && (rc = finish(e, s, s->finish)) != 0) return rc;
+        if (s->finish == NJ_FINISH_CANCELLED && s->sequence->pages && (rc = finish(e, s, s->finish)) != 0) return rc;
     for (nj_session *s = e->sessions; s; s = s->next) {
         s->rows = 0;
         if (s->finish != NJ_RUNNING || s->parked || s->token_count <= s->prompt_len || *n == e->step.rows_max) continue;
