@@ -46,7 +46,7 @@ void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t
     while (next_piece(s, op, panels, &at, end, &p)) {
         uint32_t n = point_at_rows(s, op, p.matrix, own);
         nj_panels w = nj_weight_at(op->w, p.matrix);
-        s->kernels->linear[w.type](&w, p.begin, p.end, own->x, own->y, n);
+        s->kernels->linear_f32[w.type](&w, p.begin, p.end, own->x, own->y, n);
         if (!op->w->bias) continue;
         uint32_t last = p.end < panels ? p.end * NJ_PANEL_ROWS : w.rows;
         for (uint32_t i = 0; i < n; i++)

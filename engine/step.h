@@ -24,7 +24,7 @@ typedef struct nj_softmax {
 
 /* What one worker needs for itself. */
 typedef struct nj_worker {
-    const float **x; /* [entries] row pointers of a product */
+    const void **x; /* [entries] row pointers of a product */
     float **y;
     float *scores;       /* [NJ_KV_PAGE] one tile of one head */
     nj_softmax *softmax; /* [heads / kv_heads] */

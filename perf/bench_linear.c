@@ -36,7 +36,7 @@ static void linear_work(void *arg, uint32_t worker, uint32_t workers)
     bench *b = arg;
     uint64_t begin, end;
     nj_share(b->weights.rows / NJ_PANEL_ROWS, worker, workers, &begin, &end);
-    b->kernels->linear[b->weights.type](&b->weights, (uint32_t)begin, (uint32_t)end, (const float *const *)b->x, b->y,
+    b->kernels->linear_f32[b->weights.type](&b->weights, (uint32_t)begin, (uint32_t)end, (const void *const *)b->x, b->y,
                                         b->rows);
 }
 
