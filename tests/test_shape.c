@@ -23,7 +23,7 @@ static nj_shape found(const char *spec, uint32_t layers)
 static nj_model_info described(const nj_shape *shape)
 {
     nj_synth *s;
-    nj_model_info info;
+    nj_model_info info = { 0 };
     nj_error err = { 0 };
     if (nj_synth_new(&s, shape, &err) || nj_model_describe(nj_synth_gguf(s), &info, &err)) fail_msg("%s", err.text);
     nj_synth_free(s);
@@ -232,7 +232,7 @@ static const float *feed(nj_engine *e, nj_sequence *q, uint32_t n, uint32_t *ran
     return logits;
 }
 
-static char path[64];
+static char path[] = "/tmp/nightjar-shape-XXXXXX";
 
 /* The file of a synthetic model at `path`, as the verb writes it; it begins with the header that was never written. */
 static void write_file(const nj_shape *shape)
@@ -286,12 +286,12 @@ static void same_logits(const nj_model *a, const nj_model *b)
 static void the_model_in_ram_is_that_of_the_file(void **state)
 {
     (void)state;
-    snprintf(path, sizeof path, "/tmp/nightjar-shape-%d.gguf", (int)getpid());
+    close(mkstemp(path));
     static const char *const spec[] = { "qwen3-4b", "llama-8b:q8_0", "qwen2.5-32b:q3_k", "mixtral-8x7b:bf16",
                                         "qwen3-30b-a3b:q5_k_m" };
     for (size_t i = 0; i < NJ_COUNT(spec); i++) {
         nj_shape shape = shrunk(spec[i]);
-        nj_model *ram, *file;
+        nj_model *ram = NULL, *file = NULL;
         nj_error err = { 0 };
         write_file(&shape);
         if (nj_model_open(&file, path, NULL, &err) || nj_model_synth(&ram, &shape, NULL, &err))
