@@ -70,6 +70,7 @@ void nj_engine_stats_read(const nj_engine *e, nj_engine_stats *out)
     *out = e->stats;
     out->isa = e->step.kernels->isa;
     out->threads = nj_pool_workers(e->step.pool);
+    out->attention_ns = e->step.attention_ns;
     out->kv_bytes = e->kv.bytes;
     out->kv_bytes_max = e->kv.bytes_max;
 }
@@ -141,6 +142,17 @@ static void select_rows(nj_step *s, const nj_row *rows, uint32_t n)
         if (rows[i].logits) s->select[s->selected++] = i;
 }
 
+/* Keys and values that one row's attention covers, its own included. */
+static uint64_t values_seen(const nj_model *m, uint32_t position)
+{
+    uint64_t values = 0;
+    for (uint32_t g = 0; g < m->groups; g++) {
+        uint32_t window = m->group[g].window, seen = window && position >= window ? window : position + 1;
+        values += 2ull * m->group[g].layers * m->h.kv_heads * m->h.head_dim * seen;
+    }
+    return values;
+}
+
 int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **logits, nj_error *err)
 {
     nj_step *s = &e->step;
@@ -149,7 +161,10 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     if (rc || n == 0) return rc;
     select_rows(s, rows, n);
     nj_step_run(s);
-    for (uint32_t i = 0; i < n; i++) rows[i].sequence->token[s->position[i]] = rows[i].token;
+    for (uint32_t i = 0; i < n; i++) {
+        rows[i].sequence->token[s->position[i]] = rows[i].token;
+        e->stats.kv_values += values_seen(e->m, s->position[i]);
+    }
     for (uint32_t i = 0; i < n; i++) {
         nj_sequence *q = rows[i].sequence;
         if (!q->pending) continue; /* settled with an earlier row */
@@ -159,6 +174,7 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     }
     e->stats.steps++;
     e->stats.rows += n;
+    e->stats.weight_bytes += e->m->bytes_dense + s->routing.bytes;
     *logits = s->slot[NJ_SLOT_LOGITS];
     return 0;
 }

@@ -227,6 +227,7 @@ void nj_kv_release(nj_kv *kv, nj_sequence *s)
         for (uint32_t g = 0; g < kv->m->groups; g++) page_unref(kv, s->page[g][p]);
     stand_on(s, NULL, 0);
     s->pages = s->length = 0;
+    s->synthetic = false;
 }
 
 /* The node holds the same bits as the sequence's own page: one copy is enough for both. */
@@ -244,7 +245,7 @@ static void share_page(nj_kv *kv, nj_kv_page **own, nj_kv_page **indexed)
 
 void nj_kv_settle(nj_kv *kv, nj_sequence *s)
 {
-    while (s->indexed < s->length / NJ_KV_PAGE) {
+    while (!s->synthetic && s->indexed < s->length / NJ_KV_PAGE) {
         nj_prefix *p = prefix_find(kv, s->prefix, s->token + (size_t)s->indexed * NJ_KV_PAGE);
         if (p)
             for (uint32_t g = 0; g < kv->m->groups; g++) share_page(kv, &s->page[g][s->indexed], &p->page[g]);

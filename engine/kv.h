@@ -49,6 +49,7 @@ struct nj_sequence {
     uint32_t pages;    /* page slots in use, each group alike */
     nj_prefix *prefix; /* node of the last indexed full page, or NULL */
     uint32_t indexed;  /* full pages in the index chain that ends at `prefix` */
+    bool synthetic;    /* holds pages that no tokens have filled: they never enter the index */
 };
 
 int nj_kv_init(nj_kv *kv, const nj_model *m, uint32_t type, uint64_t bytes_max, nj_error *err);

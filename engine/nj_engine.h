@@ -131,6 +131,9 @@ typedef struct nj_engine_stats {
     nj_isa isa;
     uint32_t threads;
     uint64_t steps, rows;
+    uint64_t weight_bytes; /* that all steps had to read; of experts, those that some row chose */
+    uint64_t kv_values;    /* K and V values that attention covered, summed over all rows */
+    uint64_t attention_ns; /* time in attention, in all steps */
     uint64_t prompt_rows, prompt_ns; /* steps that held at least one prompt row */
     uint64_t decode_rows, decode_ns; /* steps of generated rows only */
     uint64_t decode_bytes;           /* weight bytes those steps had to read */
@@ -147,6 +150,12 @@ void nj_sequence_free(nj_engine *e, nj_sequence *s);
 uint32_t nj_sequence_length(const nj_sequence *s);
 /* Forgets positions >= length. With sliding windows it may forget more: nj_sequence_length says where to go on. */
 void nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length);
+
+/* Fills an empty sequence with `length` positions of finite pseudo-random keys and values, as if so many tokens had been
+ * computed: a benchmark of long contexts need not compute them. What is then computed means nothing, and no other
+ * sequence ever shares it. -EINVAL when the sequence is not empty, -EOVERFLOW past the context, -ENOSPC when KV pages
+ * ran out, -ENOMEM: then the sequence is empty. */
+int nj_sequence_fill(nj_engine *e, nj_sequence *s, uint32_t length, nj_error *err);
 
 /* One row of a step: the next token of a sequence. Rows of one sequence must follow each other in order. */
 typedef struct nj_row {

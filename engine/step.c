@@ -173,8 +173,11 @@ static void run_program(void *arg, uint32_t worker, uint32_t workers)
     nj_step *s = arg;
     for (size_t i = 0; i < s->m->op_count; i++) {
         const nj_op *op = &s->m->op[i];
+        bool timed = worker == 0 && op->kind == NJ_OP_ATTENTION; /* 2 looks at the clock per layer: 50 ns */
+        uint64_t begin = timed ? nj_now_ns() : 0;
         run_op(s, op, worker, workers);
         if (op->barrier) nj_pool_barrier(s->pool);
+        if (timed) s->attention_ns += nj_now_ns() - begin;
     }
 }
 

@@ -46,7 +46,8 @@ typedef struct nj_step {
     float *rope;            /* [rows][rope_dim / 2][cos, sin] */
     float *slot[NJ_SLOT_COUNT];
     nj_routing routing;
-    nj_worker *worker; /* [workers] */
+    nj_worker *worker;     /* [workers] */
+    uint64_t attention_ns; /* that worker 0 has spent in attention, with the wait for the others, in all steps */
 } nj_step;
 
 /* Allocates slots and scratch for `rows_max` rows; freed by the arena's owner. */
