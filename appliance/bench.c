@@ -46,9 +46,16 @@ static int parse_numbers(const nj_cli_option *o, const char *text, void *dest, n
     return parse_list(o, text, dest, err, nj_cli_u32);
 }
 
+/* "all": every tier that this machine runs, but for the scalar reference. */
 static int parse_isas(const nj_cli_option *o, const char *text, void *dest, nj_error *err)
 {
-    return parse_list(o, text, dest, err, nj_cli_isa);
+    nj_bench_list *list = dest;
+    if (strcmp(text, "all") != 0) return parse_list(o, text, dest, err, nj_cli_isa);
+    list->count = 0;
+    for (int isa = NJ_ISA_SCALAR + 1; isa < NJ_ISA_COUNT; isa++)
+        if (nj_kernels_get((nj_isa)isa)) list->item[list->count++] = (uint32_t)isa;
+    if (list->count == 0) return nj_fail(err, -EINVAL, "--%s: this machine runs the scalar kernels only.", o->name);
+    return 0;
 }
 
 // clang-format off
@@ -62,7 +69,7 @@ static const nj_cli_option options[] = {
       "positions before the first token, filled with made-up keys and values: 0,4096,32768 (0)" },
     { "threads", 't', "LIST", parse_numbers, offsetof(args, plan.threads), 1, 4096,
       "worker threads (one per physical core)" },
-    { "isa", 0, "LIST", parse_isas, offsetof(args, plan.isa), 0, 0, "scalar, avx2, avx512, amx (the best)" },
+    { "isa", 0, "LIST", parse_isas, offsetof(args, plan.isa), 0, 0, "scalar, avx2, avx512, amx, or all (the best)" },
     { "kv", 0, "TYPE", nj_cli_kv, offsetof(args, model.kv_type), 0, 0, "f16, f32, or q8_0 where heads suit (f16)" },
     { "repeat", 'r', "N", nj_cli_u32, offsetof(args, repeat), 1, NJ_BENCH_REPEAT_MAX, "rounds over all rows (3)" },
     { .help = "Without a file:" },

@@ -186,6 +186,12 @@ static json_t *model_json(const nj_bench *b)
                      (json_int_t)m->bytes_per_token, "kv", nj_format_name(b->kv_type));
 }
 
+/* A limit that nobody has measured, and a share of it, are null. */
+static json_t *known(double value)
+{
+    return value > 0 ? json_real(value) : json_null();
+}
+
 static json_t *row_json(const nj_bench *b, const nj_bench_row *row)
 {
     const nj_bench_setting *s = &b->setting[row->setting];
@@ -198,10 +204,11 @@ static json_t *row_json(const nj_bench *b, const nj_bench_row *row)
         return o;
     }
     nj_bench_figures f = nj_bench_figures_of(b, row);
-    json_t *figures = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I}", "tok_s", f.tok_s, "gb_s", f.gb_s,
-                                "read_ceiling_gb_s", f.read_ceiling_gb_s, "gop_s", f.gop_s, "peak_gop_s", f.peak_gop_s,
-                                "share", f.share, "spread", f.spread, "attention_share", f.attention_share,
-                                "attention_gop_s", f.attention_gop_s, "repeats", (json_int_t)row->samples);
+    json_t *figures =
+        json_pack("{s:f,s:f,s:f,s:f,s:o,s:o,s:f,s:f,s:f,s:I}", "tok_s", f.tok_s, "gb_s", f.gb_s, "read_ceiling_gb_s",
+                  f.read_ceiling_gb_s, "gop_s", f.gop_s, "peak_gop_s", known(f.peak_gop_s), "share", known(f.share),
+                  "spread", f.spread, "attention_share", f.attention_share, "attention_gop_s", f.attention_gop_s,
+                  "repeats", (json_int_t)row->samples);
     if (s->peak < NJ_PEAK_COUNT) json_object_set_new(figures, "peak", json_string(nj_peak_name(s->peak)));
     json_object_update(o, figures);
     json_decref(figures);
@@ -308,8 +315,9 @@ static void print_report_row(const nj_bench *b, const nj_bench_row *row, FILE *o
     fprintf(out, "| %s %" PRIu32, nj_bench_kind_name(row->kind), row->tokens);
     if (row->parallel > 1) fprintf(out, " x%" PRIu32, row->parallel);
     if (row->ctx) fprintf(out, " @ %" PRIu32, row->ctx);
-    fprintf(out, " | %s, %" PRIu32 " threads | %.2f | %s of %s%s%s |", nj_isa_name((nj_isa)s->isa), s->threads, f.tok_s,
-            rate, limit[0] ? limit : "an unknown limit", share[0] ? " = " : "", share);
+    fprintf(out, " | %s, %" PRIu32 " thread%s | %.2f | %s of %s%s%s |", nj_isa_name((nj_isa)s->isa), s->threads,
+            s->threads == 1 ? "" : "s", f.tok_s, rate, limit[0] ? limit : "an unknown limit", share[0] ? " = " : "",
+            share);
     for (uint32_t p = 0; p < b->peers; p++) print_peer_cell(&b->peer[p], row, f.tok_s, out);
     fputc('\n', out);
 }

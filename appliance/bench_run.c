@@ -118,6 +118,16 @@ static int measure_work(bench_run *r, const nj_bench_row *row, nj_engine *e, nj_
     return rc;
 }
 
+static double peak_rate(nj_pool *pool, nj_peak kind)
+{
+    double best = 0;
+    for (int i = 0; i < PEAK_PASSES; i++) {
+        double rate = nj_probe_peak(pool, kind);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
 static void measure_limits(const bench_run *r, const nj_bench_row *row, nj_bench_sample *out)
 {
     const lane *l = &r->lane[row->setting];
@@ -126,10 +136,7 @@ static void measure_limits(const bench_run *r, const nj_bench_row *row, nj_bench
         double rate = nj_probe_read(r->probe, l->pool, 0);
         if (rate > out->ceiling_gb_s) out->ceiling_gb_s = rate;
     }
-    for (int i = 0; i < PEAK_PASSES && peak < NJ_PEAK_COUNT; i++) {
-        double rate = nj_probe_peak(l->pool, peak);
-        if (rate > out->peak_gop_s) out->peak_gop_s = rate;
-    }
+    if (peak < NJ_PEAK_COUNT) out->peak_gop_s = peak_rate(l->pool, peak);
 }
 
 /* Sequences filled up to the row's context, the limits, the work. */
@@ -173,15 +180,16 @@ static int visit_peer(bench_run *r, nj_peer *p, nj_error *err)
     return rc;
 }
 
+/* Peers come first, so that a command that doesn't work is told at once. */
 static int run_rounds(bench_run *r, nj_error *err)
 {
     nj_bench *b = r->b;
     int rc = 0;
     for (uint32_t i = 0; i < b->rows; i++) r->steps_all += (uint64_t)row_steps(&b->row[i]) * b->repeat;
     for (uint32_t round = 0; round < b->repeat && rc == 0; round++) {
+        for (uint32_t i = 0; i < b->peers && rc == 0; i++) rc = visit_peer(r, &b->peer[i], err);
         for (uint32_t i = 0; i < b->rows && rc == 0; i++)
             if (!b->row[i].skipped[0]) rc = visit(r, &b->row[i], err);
-        for (uint32_t i = 0; i < b->peers && rc == 0; i++) rc = visit_peer(r, &b->peer[i], err);
     }
     return rc;
 }
@@ -212,7 +220,7 @@ static nj_peak choose_peak(nj_pool *pool, int isa)
     nj_peak best = NJ_PEAK_COUNT;
     double best_rate = 0;
     for (int i = 0; i < 2 && kinds[isa][i] < NJ_PEAK_COUNT; i++) {
-        double rate = nj_probe_peak(pool, kinds[isa][i]);
+        double rate = peak_rate(pool, kinds[isa][i]);
         if (rate > best_rate) best_rate = rate, best = kinds[isa][i];
     }
     return best;
