@@ -9,7 +9,7 @@
 
 #define CHUNK_ROWS  512u /* of a prefill step: a longer prompt takes several */
 #define READ_PASSES 3    /* the fastest is the limit */
-#define PEAK_PASSES 3
+#define PEAK_PASSES 5
 #define PROBE_BYTES (UINT64_C(2) << 30)
 
 /* What one (threads, isa) needs: an engine, and workers of the same number for the limits. */
