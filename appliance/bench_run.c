@@ -133,7 +133,7 @@ static void measure_limits(const bench_run *r, const nj_bench_row *row, nj_bench
     const lane *l = &r->lane[row->setting];
     nj_peak peak = r->b->setting[row->setting].peak;
     for (int i = 0; i < READ_PASSES; i++) {
-        double rate = nj_probe_read(r->probe, l->pool, 0);
+        double rate = nj_probe_read(r->probe, l->pool, nj_probe_bytes(r->probe) / 2);
         if (rate > out->ceiling_gb_s) out->ceiling_gb_s = rate;
     }
     if (peak < NJ_PEAK_COUNT) out->peak_gop_s = peak_rate(l->pool, peak);

@@ -98,7 +98,7 @@ static void choose_pattern(nj_probe *p, nj_pool *pool)
     for (int trial = 0; trial < TRIALS; trial++)
         for (size_t i = 0; i < NJ_COUNT(patterns); i++) {
             p->pattern = &patterns[i];
-            double rate = nj_probe_read(p, pool, p->bytes / 4);
+            double rate = nj_probe_read(p, pool, p->bytes / 8);
             if (rate > best_rate) best_rate = rate, best = p->pattern;
         }
     p->pattern = best;
