@@ -104,13 +104,14 @@ static void limit_texts(const nj_bench *b, const nj_bench_row *row, const nj_ben
                         char limit[48], char share[16])
 {
     nj_peak peak = b->setting[row->setting].peak;
-    snprintf(share, 16, f->share > 0 ? "%.0f%%" : "", 100 * f->share);
+    share[0] = limit[0] = '\0';
+    if (f->share > 0) snprintf(share, 16, "%.0f%%", 100 * f->share);
     if (row->kind == NJ_BENCH_DECODE) {
         snprintf(rate, 32, "%.1f GB/s", f->gb_s);
         snprintf(limit, 48, "%.1f GB/s read", f->read_ceiling_gb_s);
     } else {
         snprintf(rate, 32, "%.0f GOP/s", f->gop_s);
-        snprintf(limit, 48, peak < NJ_PEAK_COUNT ? "%.0f %s" : "", f->peak_gop_s, nj_peak_name(peak));
+        if (peak < NJ_PEAK_COUNT) snprintf(limit, 48, "%.0f %s", f->peak_gop_s, nj_peak_name(peak));
     }
 }
 

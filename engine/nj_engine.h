@@ -185,8 +185,8 @@ uint32_t nj_sequence_length(const nj_sequence *s);
 /* Forgets positions >= length. With sliding windows it may forget more: nj_sequence_length says where to go on. */
 void nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length);
 
-/* Fills an empty sequence with `length` positions of finite pseudo-random keys and values, as if so many tokens had been
- * computed: a benchmark of long contexts need not compute them. What is then computed means nothing, and no other
+/* Fills an empty sequence with `length` positions of finite pseudo-random keys and values, as if so many tokens had
+ * been computed: a benchmark of long contexts need not compute them. What is then computed means nothing, and no other
  * sequence ever shares it. -EINVAL when the sequence is not empty, -EOVERFLOW past the context, -ENOSPC when KV pages
  * ran out, -ENOMEM: then the sequence is empty. */
 int nj_sequence_fill(nj_engine *e, nj_sequence *s, uint32_t length, nj_error *err);

@@ -89,11 +89,13 @@ line() { # date cpu isa tok_s share
 }
 kernel='{"date":"d2","commit":"abc","cpu":"X","flags":"f","bench":"kernel","format":"q4_k","acts":"int8","rows":1,'
 kernel+='"isa":"avx2","threads":2,"gb_s":20.5,"gop_s":70,"share":0.75}'
-{ line d1 X avx2 10 0.5; line d2 X avx2 15 0.75; line d2 X avx512 20 null; echo "$kernel"; } >"$work/a"
+{ line d1 X avx2 10 0.5; line d2 X avx2 15 0.75; line d2 X avx512 20 null; echo "$kernel"
+    echo "${kernel/\"rows\":1,/\"rows\":16,}"; } >"$work/a"
 line d3 Y avx2 30 0.9 >"$work/b"
 call 0 perf/compare "$work/a" && prints '^A  d1 ' && prints '^B  d2 ' &&
     prints '^toy decode 16 x4 @ 64  avx2 2t +tok/s +10\.00 +50% +15\.00 +75% +1\.50$' &&
-    prints 'avx512 2t +tok/s +- +20\.00' && prints '^q4_k +int8 +1 row .* GB/s +- +20\.50 +75%'
+    prints 'avx512 2t +tok/s +- +20\.00' && prints '^q4_k +int8 +1 row .* GB/s +- +20\.50 +75%' &&
+    prints '^q4_k +int8 +16 rows .* GOP/s +- +70\.00'
 result compare_shows_the_last_two_runs
 call 0 perf/compare "$work/a" "$work/b" && prints '^A  d2 ' && prints 'Different CPUs' && prints '75% +30\.00 +90% +2\.00$'
 result compare_shows_the_last_run_of_each
