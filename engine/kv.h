@@ -2,8 +2,8 @@
  *
  * A page belongs to one cache group and holds, for each layer of it, keys [kv_heads][64][row] and then values likewise,
  * so that attention reads one head's keys forward. A page that several sequences (or the prefix index) hold is never
- * written: a writer copies it first. A row is computed by the wide or the narrow recipe, and pages of the same tokens but
- * of other recipes are different pages, so a shared page holds the very bits that the request would have computed
+ * written: a writer copies it first. A row is computed by the wide or the narrow recipe, and pages of the same tokens
+ * but of other recipes are different pages, so a shared page holds the very bits that the request would have computed
  * itself (unless it said that any will do). */
 #ifndef NJ_KV_H
 #define NJ_KV_H
