@@ -1,10 +1,13 @@
 #include <errno.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "appliance/cli.h"
@@ -340,6 +343,30 @@ int nj_cli_out_close(void)
     if (!out_errno) return 0;
     if (out_errno != EPIPE) nj_cli_say("what was printed could not be written: %s.", strerror(out_errno));
     return 1;
+}
+
+/* ---- Files ---- */
+
+int nj_cli_check_output(const char *out, double bytes, bool force, nj_error *err)
+{
+    struct stat st;
+    struct statvfs fs;
+    char need[24], room[24];
+    if (!force && stat(out, &st) == 0) {
+        nj_fail(err, -EEXIST, "%s is there already.", out);
+        return nj_remedy(err, "Choose another name, or replace it with --force.");
+    }
+    char *copy = strdup(out);
+    if (!copy) return nj_fail(err, -ENOMEM, "There is no memory left.");
+    int rc = statvfs(dirname(copy), &fs) == 0 ? 0 : nj_fail(err, -errno, "%s: %s.", copy, strerror(errno));
+    free(copy);
+    if (rc != 0) return rc;
+    double free_bytes = (double)fs.f_bavail * (double)fs.f_frsize;
+    if (bytes <= free_bytes) return 0;
+    nj_text_bytes(bytes, need);
+    nj_text_bytes(free_bytes, room);
+    nj_fail(err, -ENOSPC, "%s needs %s, its drive has %s free.", out, need, room);
+    return nj_remedy(err, "Make room, or write to another drive.");
 }
 
 /* ---- Ctrl-C ---- */

@@ -75,6 +75,12 @@ bool nj_cli_out_flush(void);
 /* At the end of main: 0, or 1 after saying why what was printed did not arrive (silently when the reader has gone). */
 int nj_cli_out_close(void);
 
+/* ---- Files ---- */
+
+/* Before a verb writes a file of about `bytes` to `out`: -EEXIST when it is there (unless `force`), -ENOSPC when its
+ * drive has no room, an errno when its folder is no good. */
+int nj_cli_check_output(const char *out, double bytes, bool force, nj_error *err);
+
 /* ---- Ctrl-C ---- */
 
 extern volatile bool nj_cli_interrupted;

@@ -1,13 +1,11 @@
 /* nightjar quantize: a copy of a model in smaller weight types, in bounded memory whatever the model's size. */
 #include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "appliance/cli.h"
 #include "appliance/facts.h"
@@ -196,35 +194,17 @@ static int plan(quantizer *q, nj_error *err)
     return 0;
 }
 
-/* OUT must not be there (without --force), never be IN, and its file system must have room. */
+/* OUT must never be IN, and have room. */
 static int check_output(const quantizer *q, const char *out, nj_error *err)
 {
     struct stat in, st;
-    struct statvfs fs;
-    char need[24], room[24];
-    if (stat(out, &st) == 0) {
-        for (uint32_t i = 0; i < nj_gguf_files(q->g); i++)
-            if (stat(nj_gguf_file_path(q->g, i), &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
-                return nj_fail(err, -EINVAL, "%s is the input itself.", out);
-        if (!q->a->force) {
-            nj_fail(err, -EEXIST, "%s is there already.", out);
-            return nj_remedy(err, "Choose another name, or replace it with --force.");
-        }
-    }
-    char *copy = strdup(out);
-    if (!copy) return nj_fail(err, -ENOMEM, "There is no memory left.");
-    int rc = statvfs(dirname(copy), &fs) == 0 ? 0 : nj_fail(err, -errno, "%s: %s.", copy, strerror(errno));
-    free(copy);
-    if (rc != 0) return rc;
+    bool there = stat(out, &st) == 0;
+    for (uint32_t i = 0; there && i < nj_gguf_files(q->g); i++)
+        if (stat(nj_gguf_file_path(q->g, i), &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
+            return nj_fail(err, -EINVAL, "%s is the input itself.", out);
     /* The new header is as long as the old one, give or take padding. */
     double header = (double)(nj_gguf_bytes(q->g) - q->before[NJ_GROUP_COUNT].bytes) + 1e6;
-    double bytes = (double)q->after[NJ_GROUP_COUNT].bytes + header,
-           free_bytes = (double)fs.f_bavail * (double)fs.f_frsize;
-    if (bytes <= free_bytes) return 0;
-    nj_text_bytes(bytes, need);
-    nj_text_bytes(free_bytes, room);
-    nj_fail(err, -ENOSPC, "%s needs %s, its drive has %s free.", out, need, room);
-    return nj_remedy(err, "Make room, or write to another drive.");
+    return nj_cli_check_output(out, (double)q->after[NJ_GROUP_COUNT].bytes + header, q->a->force, err);
 }
 
 static int declare(quantizer *q, nj_error *err)

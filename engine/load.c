@@ -11,6 +11,13 @@
 
 enum { ALIGN = 64, CHUNK_BYTES = 4 << 20 };
 
+int nj_load_read(const nj_load_source *s, const nj_tensor *t, uint64_t offset, void *dst, uint64_t len, nj_error *err)
+{
+    if (!s->synth) return nj_gguf_read(s->g, t, offset, dst, len, err);
+    nj_synth_read(s->synth, t, offset, dst, len);
+    return 0;
+}
+
 static uint64_t item_bytes(nj_load_form form, uint32_t type, uint32_t rows, uint32_t cols)
 {
     switch (form) {
@@ -41,7 +48,7 @@ too_large:
  * two matrices, and in panel form they hold whole panels. */
 typedef struct loader {
     const nj_load *load;
-    const nj_gguf *g;
+    const nj_load_source *source;
     const nj_model_options *opt;
     uint64_t *first_chunk; /* [items + 1] running count of chunks */
     uint32_t *chunk_rows;  /* [items] */
@@ -101,7 +108,7 @@ static int load_chunk(loader *ld, uint64_t chunk, char *buf, nj_error *err)
     uint32_t matrix = (uint32_t)(index / chunks), row = (uint32_t)(index % chunks) * ld->chunk_rows[i];
     uint32_t rows = it->rows - row < ld->chunk_rows[i] ? it->rows - row : ld->chunk_rows[i];
     uint64_t at = ((uint64_t)matrix * it->rows + row) * row_bytes;
-    int rc = nj_gguf_read(ld->g, it->tensor, at, buf, rows * row_bytes, err);
+    int rc = nj_load_read(ld->source, it->tensor, at, buf, rows * row_bytes, err);
     if (rc) return rc;
     place_rows(it, matrix, row, rows, buf);
     atomic_fetch_add(&ld->done_bytes, rows * row_bytes);
@@ -141,9 +148,9 @@ static void load_work(void *arg, uint32_t worker, uint32_t workers)
     free(buf);
 }
 
-int nj_load_run(nj_load *l, const nj_gguf *g, const nj_model_options *opt, nj_arena **arena, nj_error *err)
+int nj_load_run(nj_load *l, const nj_load_source *source, const nj_model_options *opt, nj_arena **arena, nj_error *err)
 {
-    loader ld = { .load = l, .g = g, .opt = opt, .err = err };
+    loader ld = { .load = l, .source = source, .opt = opt, .err = err };
     nj_pool *pool = NULL;
     int rc = nj_arena_new(arena, l->bytes, err);
     if (rc) return rc;

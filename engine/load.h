@@ -5,6 +5,15 @@
 #include "engine/nj_engine.h"
 #include "numa/nj_numa.h"
 
+/* Where the bytes of tensors come from: a file, or a synthetic model. */
+typedef struct nj_load_source {
+    nj_gguf *g;
+    const nj_synth *synth; /* NULL: from the file `g` */
+} nj_load_source;
+
+/* Thread-safe. Errors as nj_gguf_read. */
+int nj_load_read(const nj_load_source *s, const nj_tensor *t, uint64_t offset, void *dst, uint64_t len, nj_error *err);
+
 typedef enum nj_load_form { NJ_LOAD_PANELS, NJ_LOAD_ROWS, NJ_LOAD_F32 } nj_load_form;
 
 /* One matrix set: `count` matrices of `rows` rows that lie one after another in the tensor. */
@@ -30,7 +39,8 @@ int nj_load_add(nj_load *l, const nj_tensor *t, nj_load_form form, uint32_t coun
 
 /* Cuts every item from a new arena, then reads and packs with `threads` workers (0: one per core). Reports progress,
  * stops at the first error or when *cancel becomes true (-ECANCELED). */
-int nj_load_run(nj_load *l, const nj_gguf *g, const nj_model_options *opt, nj_arena **arena, nj_error *err);
+int nj_load_run(nj_load *l, const nj_load_source *source, const nj_model_options *opt, nj_arena **arena,
+                nj_error *err);
 
 void nj_load_free(nj_load *l);
 

@@ -344,8 +344,9 @@ static int apply_set(nj_gguf *g, const char *text, nj_error *err)
 }
 
 /* Optional rope factor tensors: Llama 3.1's rope_freqs, or one of Phi-3's two sets by the context prepared for. */
-static int bind_rope(nj_model *m, const nj_gguf *g, nj_error *err)
+static int bind_rope(nj_model *m, const nj_load_source *source, nj_error *err)
 {
+    const nj_gguf *g = source->g;
     const nj_hparams *h = &m->h;
     const char *name = "rope_freqs.weight";
     if (nj_gguf_tensor(g, "rope_factors_long.weight") && !h->rope_overridden)
@@ -359,7 +360,7 @@ static int bind_rope(nj_model *m, const nj_gguf *g, nj_error *err)
         if (!has_shape(t, n, 1, 1) || t->type != NJ_F32)
             return nj_fail(err, -EINVAL, "%s: tensor %s must be %u F32 values", nj_gguf_path(g), name, n);
         if (!(factors = nj_array_new(n, sizeof *factors))) return nj_fail(err, -ENOMEM, "no memory");
-        rc = nj_gguf_read(g, t, 0, factors, n * sizeof *factors, err);
+        rc = nj_load_read(source, t, 0, factors, n * sizeof *factors, err);
         for (uint32_t i = 0; i < n && !rc; i++)
             if (!(factors[i] > 0.0f && factors[i] < 1e9f))
                 rc = nj_fail(err, -EINVAL, "%s: tensor %s holds %g", nj_gguf_path(g), name, (double)factors[i]);
@@ -400,29 +401,56 @@ static int check_memory(const nj_model *m, const nj_gguf *g, nj_error *err)
         err, "Close other programs, or take a smaller quantization of the model (see: nightjar quantize --help).");
 }
 
-int nj_model_open(nj_model **out, const char *path, const nj_model_options *opt, nj_error *err)
+static int read_weights(nj_model *m, nj_load *load, const nj_load_source *source, const nj_model_options *opt,
+                        nj_error *err)
 {
-    static const nj_model_options defaults = { 0 };
-    nj_gguf *g = NULL;
+    uint64_t start = nj_now_ns();
+    int rc = nj_load_run(load, source, opt, &m->arena, err);
+    m->info.load_ns = nj_now_ns() - start;
+    return rc;
+}
+
+/* From a header to a model. */
+static int open_source(nj_model **out, const nj_load_source *source, const nj_model_options *opt, nj_error *err)
+{
+    nj_gguf *g = source->g;
     nj_load load = { 0 };
     nj_model *m = nj_new(nj_model);
     int rc = m ? 0 : nj_fail(err, -ENOMEM, "no memory");
-    if (!opt) opt = &defaults;
-    if (!rc) rc = nj_gguf_open(&g, path, &weight_types, err);
     for (size_t i = 0; !rc && i < opt->set_count; i++) rc = apply_set(g, opt->set[i], err);
     if (!rc) rc = describe(m, g, opt, &load, err);
     if (!rc) rc = check_memory(m, g, err);
-    if (!rc) rc = bind_rope(m, g, err);
+    if (!rc) rc = bind_rope(m, source, err);
     if (!rc) rc = open_text(m, g, err);
     if (!rc) nj_sampling_read(&m->sampling, g);
-    if (!rc) rc = nj_load_run(&load, g, opt, &m->arena, err);
+    if (!rc) rc = read_weights(m, &load, source, opt, err);
     if (!rc) rc = nj_program_build(m, err);
     nj_load_free(&load);
-    nj_gguf_close(g);
     if (rc)
         nj_model_close(m);
     else
         *out = m;
+    return rc;
+}
+
+static const nj_model_options default_options;
+
+int nj_model_open(nj_model **out, const char *path, const nj_model_options *opt, nj_error *err)
+{
+    nj_load_source source = { 0 };
+    int rc = nj_gguf_open(&source.g, path, &weight_types, err);
+    if (!rc) rc = open_source(out, &source, opt ? opt : &default_options, err);
+    nj_gguf_close(source.g);
+    return rc;
+}
+
+int nj_model_synth(nj_model **out, const nj_shape *shape, const nj_model_options *opt, nj_error *err)
+{
+    nj_synth *synth = NULL;
+    int rc = nj_synth_new(&synth, shape, err);
+    if (!rc) rc = open_source(out, &(nj_load_source){ nj_synth_gguf(synth), synth }, opt ? opt : &default_options, err);
+    if (rc == -ENOMEM) nj_remedy(err, "Close other programs, take a smaller type, or cut the model to fewer layers.");
+    nj_synth_free(synth);
     return rc;
 }
 

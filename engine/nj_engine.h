@@ -87,6 +87,7 @@ typedef struct nj_model_info {
     uint64_t bytes;                 /* weights in memory */
     uint64_t bytes_per_token;       /* weight bytes read per decoded token (no looked-up-only embedding) */
     uint64_t kv_values_per_token;   /* K and V values per position over all layers; times the KV type's size */
+    uint64_t load_ns;               /* time that reading and packing the weights took; 0 when only described */
 } nj_model_info;
 
 /* Opens, checks every tensor's presence and shape, loads into panels. */
@@ -100,6 +101,39 @@ const nj_model_info *nj_model_info_of(const nj_model *m);
 const nj_tokenizer *nj_model_tokenizer(const nj_model *m);
 const nj_template *nj_model_template(const nj_model *m); /* NULL: the file has none that we can use */
 const char *nj_model_template_error(const nj_model *m);  /* why not, or NULL */
+
+/* ---- Shapes: well-known models by their numbers alone, with random weights, to measure without a file. ---- */
+
+typedef struct nj_shape {
+    const char *name, *arch; /* "qwen3-4b"; GGUF's general.architecture */
+    uint32_t layers, d_model, heads, kv_heads, head_dim;
+    uint32_t d_ff; /* of dense layers */
+    uint32_t experts, experts_used, expert_d_ff;
+    uint32_t vocab, context;
+    float rope_base, norm_eps;
+    bool tied;           /* the output matrix is the embedding table */
+    bool rope_factors;   /* has the table rope_freqs */
+    uint32_t layers_all; /* of the whole model, when `layers` are fewer */
+    int mix;             /* weight types, see nj_mix_find */
+    uint64_t seed;
+} nj_shape;
+
+/* The shape of a text like "qwen3-4b:q4_k_m" (any case; without a type Q4_K_M), cut to `layers` (0: all), seed 0. The
+ * caller may change numbers. -EINVAL, with what is known as remedy. */
+int nj_shape_find(const char *spec, uint32_t layers, nj_shape *out, nj_error *err);
+const char *nj_shape_name(size_t index); /* of those known; NULL past the last */
+
+/* A model file that is computed instead of read: header, a vocabulary that turns any text into tokens and back, and
+ * weights that keep activations near 1 and let a router choose its experts about equally often. The bytes depend on the
+ * shape alone. Thread-safe but for nj_gguf_set. Weights of one dimension are read in whole F32 values. */
+typedef struct nj_synth nj_synth;
+int nj_synth_new(nj_synth **out, const nj_shape *shape, nj_error *err);
+void nj_synth_free(nj_synth *s);             /* accepts NULL */
+nj_gguf *nj_synth_gguf(const nj_synth *s);   /* owned by `s`; for its tensors nj_synth_read stands for nj_gguf_read */
+void nj_synth_read(const nj_synth *s, const nj_tensor *t, uint64_t offset, void *dst, uint64_t len);
+
+/* What nj_model_open would make of that file, without the file. -ENOMEM before any work when RAM does not suffice. */
+int nj_model_synth(nj_model **out, const nj_shape *shape, const nj_model_options *opt, nj_error *err);
 
 /* May this metadata key be changed at load, or is it bound to tensor shapes? */
 typedef enum nj_key_kind { NJ_KEY_FREE, NJ_KEY_SHAPE, NJ_KEY_INFO } nj_key_kind;

@@ -49,6 +49,18 @@ int nj_gguf_writer_new(nj_gguf_writer **out, const char *path, nj_error *err)
     return rc;
 }
 
+int nj_gguf_writer_new_header(nj_gguf_writer **out, const char *name, nj_error *err)
+{
+    nj_gguf_writer *w = nj_new(nj_gguf_writer);
+    if (w) w->part = (nj_part){ .path = strdup(name), .fd = -1 };
+    if (w && w->part.path) {
+        *out = w;
+        return 0;
+    }
+    nj_gguf_writer_free(w);
+    return nj_fail(err, -ENOMEM, "%s: not enough memory.", name);
+}
+
 void nj_gguf_writer_free(nj_gguf_writer *w)
 {
     if (!w) return;
@@ -165,23 +177,27 @@ static void add_array(nj_buf *b, const nj_meta *m)
     for (uint64_t i = 0; i < m->count; i++) add_str(b, m->strings[i].data, m->strings[i].len);
 }
 
+int nj_gguf_writer_meta(nj_gguf_writer *w, const nj_meta *m, nj_error *err)
+{
+    nj_buf b = { 0 };
+    add_u32(&b, m->type);
+    if (m->type == NJ_META_ARRAY)
+        add_array(&b, m);
+    else if (m->type == NJ_META_STRING)
+        add_str(&b, m->s.data, m->s.len);
+    else
+        add_scalar(&b, m);
+    return put_key(w, m->key.data, &b, nj_meta_is_integer(m->type) ? (uint64_t)m->i : 0, err);
+}
+
 int nj_gguf_writer_meta_copy(nj_gguf_writer *w, const nj_gguf *g, nj_error *err)
 {
-    for (size_t i = 0; i < nj_gguf_meta_count(g); i++) {
+    int rc = 0;
+    for (size_t i = 0; i < nj_gguf_meta_count(g) && !rc; i++) {
         const nj_meta *m = nj_gguf_meta_at(g, i);
-        if (!strncmp(m->key.data, "split.", 6)) continue;
-        nj_buf b = { 0 };
-        add_u32(&b, m->type);
-        if (m->type == NJ_META_ARRAY)
-            add_array(&b, m);
-        else if (m->type == NJ_META_STRING)
-            add_str(&b, m->s.data, m->s.len);
-        else
-            add_scalar(&b, m);
-        int rc = put_key(w, m->key.data, &b, nj_meta_is_integer(m->type) ? (uint64_t)m->i : 0, err);
-        if (rc) return rc;
+        if (strncmp(m->key.data, "split.", 6) != 0) rc = nj_gguf_writer_meta(w, m, err);
     }
-    return 0;
+    return rc;
 }
 
 /* ---- Tensors ---- */
@@ -223,37 +239,48 @@ static int find_alignment(nj_gguf_writer *w, nj_error *err)
     return nj_fail(err, -EINVAL, "%s: key %.200s must be a power of two up to 2^30.", w->part.path, key);
 }
 
-static int write_header(nj_gguf_writer *w, nj_error *err)
+int nj_gguf_writer_header(nj_gguf_writer *w, nj_buf *out, uint64_t *file_bytes, nj_error *err)
 {
-    nj_buf b = { 0 };
     uint64_t offset = 0;
     int rc = find_alignment(w, err);
     if (rc) return rc;
-    nj_buf_str(&b, "GGUF");
-    add_u32(&b, VERSION);
-    add_u64(&b, w->n_tensors);
-    add_u64(&b, w->n_keys);
+    nj_buf_clear(out);
+    nj_buf_str(out, "GGUF");
+    add_u32(out, VERSION);
+    add_u64(out, w->n_tensors);
+    add_u64(out, w->n_keys);
     for (size_t i = 0; i < w->n_keys; i++) {
-        add_str(&b, w->keys[i].name.data, w->keys[i].name.len);
-        nj_buf_add(&b, w->keys[i].value, w->keys[i].len);
+        add_str(out, w->keys[i].name.data, w->keys[i].name.len);
+        nj_buf_add(out, w->keys[i].value, w->keys[i].len);
     }
     for (size_t i = 0; i < w->n_tensors; i++) {
         const struct tensor *t = &w->tensors[i];
-        add_str(&b, t->name.data, t->name.len);
-        add_u32(&b, t->n_dims);
-        for (uint32_t d = 0; d < t->n_dims; d++) add_u64(&b, t->dim[d]);
-        add_u32(&b, t->type);
-        add_u64(&b, offset);
+        add_str(out, t->name.data, t->name.len);
+        add_u32(out, t->n_dims);
+        for (uint32_t d = 0; d < t->n_dims; d++) add_u64(out, t->dim[d]);
+        add_u32(out, t->type);
+        add_u64(out, offset);
         if (__builtin_add_overflow(offset, padded(t->bytes, w->alignment), &offset) || offset > INT64_MAX / 2)
             rc = nj_fail(err, -EINVAL, "%s: its tensors have more bytes than a file can.", w->part.path);
     }
-    while (!b.failed && w->n_tensors && b.len % w->alignment) nj_buf_char(&b, 0);
-    if (b.failed) rc = no_memory(w, err);
-    if (!rc) rc = nj_part_reserve(&w->part, b.len + offset, err);
-    if (!rc) rc = nj_part_write(&w->part, b.data, b.len, err);
+    while (!out->failed && w->n_tensors && out->len % w->alignment) nj_buf_char(out, 0);
+    if (out->failed) rc = no_memory(w, err);
+    *file_bytes = out->len + offset;
+    return rc;
+}
+
+static int write_header(nj_gguf_writer *w, nj_error *err)
+{
+    nj_buf b = { 0 };
+    uint64_t bytes;
+    int rc = nj_gguf_writer_header(w, &b, &bytes, err);
+    if (!rc) {
+        rc = nj_part_reserve(&w->part, bytes, err);
+        if (!rc) rc = nj_part_write(&w->part, b.data, b.len, err);
+        w->header_done = true;
+        w->failed = rc;
+    }
     nj_buf_free(&b);
-    w->header_done = true;
-    w->failed = rc;
     return rc;
 }
 

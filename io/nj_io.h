@@ -114,6 +114,10 @@ typedef struct nj_gguf_writer nj_gguf_writer;
 
 /* Starts PATH.part; the data never replaces PATH before nj_gguf_writer_commit. */
 int nj_gguf_writer_new(nj_gguf_writer **out, const char *path, nj_error *err);
+/* A writer without a file, for nj_gguf_writer_header alone; `name` is for messages. */
+int nj_gguf_writer_new_header(nj_gguf_writer **out, const char *name, nj_error *err);
+/* Adds or replaces the key m->key.data with the value of `m`. */
+int nj_gguf_writer_meta(nj_gguf_writer *w, const nj_meta *m, nj_error *err);
 /* Copies every key of `g` but split.*; a later meta call for the same key replaces it. */
 int nj_gguf_writer_meta_copy(nj_gguf_writer *w, const nj_gguf *g, nj_error *err);
 int nj_gguf_writer_meta_u32(nj_gguf_writer *w, const char *key, uint32_t value, nj_error *err);
@@ -121,6 +125,8 @@ int nj_gguf_writer_meta_str(nj_gguf_writer *w, const char *key, const char *valu
 /* Declares a tensor (all before the first data). `bytes` is its exact size. */
 int nj_gguf_writer_tensor(nj_gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dim,
                           uint64_t bytes, nj_error *err);
+/* Replaces *out by the header as it is in the file, padding included; *file_bytes: what the whole file will have. */
+int nj_gguf_writer_header(nj_gguf_writer *w, nj_buf *out, uint64_t *file_bytes, nj_error *err);
 /* Appends data of the tensors in declared order; padding between tensors is added by the writer. */
 int nj_gguf_writer_data(nj_gguf_writer *w, const void *data, uint64_t len, nj_error *err);
 /* fsync, rename over PATH, fsync the directory. -EINVAL when data is missing. */
