@@ -41,6 +41,7 @@ $(LIB): $(OBJ)
 
 $(BUILD)/%_avx2.o:   ISA = $(AVX2)
 $(BUILD)/%_avx512.o: ISA = $(AVX512)
+$(BUILD)/%_avx512vnni.o: ISA = $(AVX512) -mavx512vnni
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/ready
 	@mkdir -p $(@D)

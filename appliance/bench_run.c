@@ -81,7 +81,8 @@ static int32_t token_of(const nj_bench *b, uint32_t sequence, uint32_t position)
 static int decode_step(bench_run *r, nj_engine *e, uint32_t n, uint32_t position, nj_error *err)
 {
     const float *logits;
-    for (uint32_t i = 0; i < n; i++) r->row[i] = (nj_row){ r->sequence[i], token_of(r->b, i, position), true };
+    for (uint32_t i = 0; i < n; i++)
+        r->row[i] = (nj_row){ .sequence = r->sequence[i], .token = token_of(r->b, i, position), .logits = true };
     int rc = nj_engine_step(e, r->row, n, &logits, err);
     return rc ? rc : tick(r, err);
 }
@@ -93,7 +94,10 @@ static int prefill(bench_run *r, nj_engine *e, uint32_t tokens, nj_error *err)
     for (uint32_t done = 0; done < tokens && rc == 0;) {
         uint32_t n = tokens - done < CHUNK_ROWS ? tokens - done : CHUNK_ROWS;
         for (uint32_t i = 0; i < n; i++, done++)
-            r->row[i] = (nj_row){ r->sequence[0], token_of(r->b, 0, done), done + 1 == tokens };
+            r->row[i] = (nj_row){ .sequence = r->sequence[0],
+                                  .token = token_of(r->b, 0, done),
+                                  .logits = done + 1 == tokens,
+                                  .prompt = true };
         rc = nj_engine_step(e, r->row, n, &logits, err);
         if (rc == 0) rc = tick(r, err);
     }

@@ -147,6 +147,14 @@ static void print_stats(const nj_engine_stats *s)
                     nj_isa_name(s->isa), s->threads, s->threads == 1 ? "" : "s", kv);
 }
 
+static void print_load(const nj_model_info *m)
+{
+    char size[24], rate[24];
+    nj_text_bytes((double)m->bytes, size);
+    nj_text_bytes(per_second(m->bytes, m->load_ns), rate);
+    nj_progress_say(NULL, "loaded %s of weights in %.1f s, %s/s", size, (double)m->load_ns / 1e9, rate);
+}
+
 static int print_json(const nj_chat_answer *a, const nj_chat *c, const nj_engine_stats *s, nj_error *err)
 {
     json_t *text = nj_text_json(a->text.data ? a->text.data : "", a->text.len);
@@ -310,6 +318,7 @@ static int run(args *a, const char *path, bool chat, const nj_buf *prompt, nj_er
         if (c.plain && !a->raw && !a->quiet)
             nj_cli_say("the model has no chat template that can be used%s%s; its text is completed as it is.",
                        why ? ": " : "", why ? why : "");
+        if (a->stats) print_load(nj_model_info_of(m));
         nj_cli_catch_interrupt(!chat);
         status = chat ? converse(a, &c, err) : answer_once(a, &c, prompt, err);
     } else {

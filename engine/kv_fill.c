@@ -64,6 +64,7 @@ int nj_sequence_fill(nj_engine *e, nj_sequence *s, uint32_t length, nj_error *er
         make_pattern(e->step.kernels, kv, values, f.pattern);
         nj_pool_run(e->step.pool, fill_pages, &f);
         memset(s->token, 0, sizeof *s->token * length);
+        memset(s->wide, 0, sizeof *s->wide * s->pages);
         s->synthetic = true;
         s->length = length;
         nj_kv_settle(kv, s);

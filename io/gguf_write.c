@@ -274,11 +274,13 @@ static int write_header(nj_gguf_writer *w, nj_error *err)
     nj_buf b = { 0 };
     uint64_t bytes;
     int rc = nj_gguf_writer_header(w, &b, &bytes, err);
-    if (!rc) rc = nj_part_reserve(&w->part, bytes, err);
-    if (!rc) rc = nj_part_write(&w->part, b.data, b.len, err);
+    if (!rc) {
+        rc = nj_part_reserve(&w->part, bytes, err);
+        if (!rc) rc = nj_part_write(&w->part, b.data, b.len, err);
+        w->header_done = true;
+        w->failed = rc;
+    }
     nj_buf_free(&b);
-    w->header_done = true;
-    w->failed = rc;
     return rc;
 }
 

@@ -26,6 +26,12 @@ static bool has(uint32_t word, uint32_t bits)
     return (word & bits) == bits;
 }
 
+static bool has_vnni(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(c, bit_AVX512VNNI);
+}
+
 static bool can_run(nj_isa isa)
 {
     uint32_t a, b, c, d, b7, c7, d7;
@@ -37,7 +43,8 @@ static bool can_run(nj_isa isa)
     case NJ_ISA_AVX2: return has(os, XCR0_AVX);
     case NJ_ISA_AVX512: return avx512 && has(os, XCR0_AVX512);
     case NJ_ISA_AMX:
-        return avx512 && has(os, XCR0_AMX) && has(d7, 1u << 22 | 1u << 24 | 1u << 25) && /* BF16, TILE, INT8 */
+        return avx512 && has_vnni() && has(os, XCR0_AMX) &&
+               has(d7, 1u << 22 | 1u << 24 | 1u << 25) && /* BF16, TILE, INT8 */
                syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
     default: return false;
     }
@@ -51,9 +58,11 @@ const nj_kernels *nj_kernels_get(nj_isa isa)
     static const nj_kernels *const tables[NJ_ISA_COUNT] = {
         [NJ_ISA_AVX2] = &nj_kernels_avx2, [NJ_ISA_AVX512] = &nj_kernels_avx512, [NJ_ISA_AMX] = &nj_kernels_amx
     };
-    if (isa < NJ_ISA_COUNT && can_run(isa)) return tables[isa];
-#endif
+    if (isa >= NJ_ISA_COUNT || !can_run(isa)) return NULL;
+    return isa == NJ_ISA_AVX512 && has_vnni() ? &nj_kernels_avx512vnni : tables[isa];
+#else
     return NULL;
+#endif
 }
 
 nj_isa nj_isa_best(void)

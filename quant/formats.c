@@ -1,4 +1,4 @@
-/* The list of formats, their decoders, half-precision numbers, and panels. */
+/* The list of formats, their decoders, and half-precision numbers. */
 #include <strings.h>
 
 #include "quant/decode.h"
@@ -169,45 +169,4 @@ uint16_t nj_f32_to_bf16(float x)
 float nj_bf16_to_f32(uint16_t h)
 {
     return nj_brain(h);
-}
-
-/* ---- Panels: for each block column, the blocks of the 16 rows one after another. ---- */
-
-uint64_t nj_panel_bytes(uint32_t type, uint64_t cols)
-{
-    uint64_t bytes;
-    if (__builtin_mul_overflow(nj_row_bytes(type, cols), NJ_PANEL_ROWS, &bytes) || bytes > UINT64_MAX - 63) return 0;
-    return (bytes + 63) / 64 * 64;
-}
-
-uint64_t nj_panels_bytes(uint32_t type, uint64_t rows, uint64_t cols)
-{
-    uint64_t panels = rows / NJ_PANEL_ROWS + (rows % NJ_PANEL_ROWS != 0), bytes;
-    return __builtin_mul_overflow(nj_panel_bytes(type, cols), panels, &bytes) ? 0 : bytes;
-}
-
-void nj_panel_pack(uint32_t type, const void *src, uint32_t rows, uint32_t cols, void *dst)
-{
-    const struct format *f = format_of(type);
-    assert(f && rows >= 1 && rows <= NJ_PANEL_ROWS && cols % f->weights == 0);
-    size_t bytes = f->bytes, blocks = cols / f->weights;
-    for (size_t b = 0; b < blocks; b++) {
-        uint8_t *to = (uint8_t *)dst + b * NJ_PANEL_ROWS * bytes;
-        for (size_t r = 0; r < rows; r++)
-            memcpy(to + r * bytes, (const uint8_t *)src + (r * blocks + b) * bytes, bytes);
-        memset(to + rows * bytes, 0, (NJ_PANEL_ROWS - rows) * bytes); /* all formats read zero bytes as zeros */
-    }
-    size_t used = blocks * NJ_PANEL_ROWS * bytes;
-    memset((uint8_t *)dst + used, 0, nj_panel_bytes(type, cols) - used);
-}
-
-void nj_panels_row(const nj_panels *w, uint32_t row, float *out)
-{
-    const struct format *f = format_of(w->type);
-    assert(f && row < w->rows);
-    const uint8_t *panel = (const uint8_t *)w->data + row / NJ_PANEL_ROWS * nj_panel_bytes(w->type, w->cols);
-    for (uint32_t c = 0; c < w->cols; c += f->weights) {
-        f->decode(panel + (size_t)(row % NJ_PANEL_ROWS) * f->bytes, out + c, 1);
-        panel += NJ_PANEL_ROWS * (size_t)f->bytes;
-    }
 }

@@ -55,6 +55,10 @@ struct nj_block_tq2_0 { uint8_t qs[64]; uint16_t d; } NJ_PACKED;
     static_assert(NJ_##ID == (id) && sizeof(struct nj_block_##name) == (bytes), #name ": " #weights " in " #bytes);
 #include "quant/formats.inc"
 
+/* NJ_WEIGHTS_q4_k and so on: weights per block. */
+#define NJ_FORMAT(ID, name, id, weights, bytes) enum { NJ_WEIGHTS_##name = (weights) };
+#include "quant/formats.inc"
+
 /* Codebooks of the IQ formats (quant/codebooks.c): byte j of an entry is value j; iq1 values are signed. */
 extern const uint64_t nj_grid_iq2_xxs[256], nj_grid_iq2_xs[512], nj_grid_iq2_s[1024], nj_grid_iq1[2048];
 extern const uint32_t nj_grid_iq3_xxs[256], nj_grid_iq3_s[512];

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "quant/decode.h"
+#include "quant/kernels.h"
 
 typedef struct v16 {
     float v[16];
@@ -90,10 +91,125 @@ static inline void v16_store_f16(void *p, v16 a)
     for (int i = 0; i < 16; i++) h[i].v = nj_to_half(a.v[i]);
 }
 
-static inline void v16_transpose8(const float *rows, size_t stride, uint32_t cols, float *tile)
+static inline v16 v16_load_u8(const uint8_t *p)
 {
-    for (uint32_t c = 0; c < cols; c++)
-        for (uint32_t r = 0; r < 8; r++) tile[c * 16 + r] = rows[r * stride + c];
+    v16 r;
+    for (int i = 0; i < 16; i++) r.v[i] = p[i];
+    return r;
+}
+
+/* ---- 64 bytes ---- */
+
+typedef union b64 {
+    uint8_t byte[64];
+    uint16_t half[32];
+    uint32_t word[16];
+} b64;
+
+static inline b64 b64_load(const void *p)
+{
+    b64 r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+
+static inline void b64_store(void *p, b64 a)
+{
+    memcpy(p, &a, sizeof a);
+}
+
+static inline b64 b64_words(uint32_t word)
+{
+    b64 r;
+    for (int i = 0; i < 16; i++) r.word[i] = word;
+    return r;
+}
+
+#define EACH(name, member, count, op)                                                                                  \
+    static inline b64 name(b64 a, b64 b)                                                                               \
+    {                                                                                                                  \
+        for (int i = 0; i < (count); i++) a.member[i] = (__typeof__(a.member[0]))(a.member[i] op b.member[i]);         \
+        return a;                                                                                                      \
+    }
+EACH(b64_and, word, 16, &)
+EACH(b64_or, word, 16, |)
+EACH(b64_xor, word, 16, ^)
+EACH(b64_sub8, byte, 64, -)
+EACH(b64_sub32, word, 16, -)
+#undef EACH
+
+static inline b64 b64_mul16(b64 a, b64 b)
+{
+    for (int i = 0; i < 32; i++) a.half[i] = (uint16_t)((uint32_t)a.half[i] * b.half[i]);
+    return a;
+}
+
+#define SHIFT(name, member, count, op)                                                                                 \
+    static inline b64 name(b64 a, uint32_t n)                                                                          \
+    {                                                                                                                  \
+        for (int i = 0; i < (count); i++) a.member[i] = (__typeof__(a.member[0]))(a.member[i] op n);                   \
+        return a;                                                                                                      \
+    }
+SHIFT(b64_shr16, half, 32, >>)
+SHIFT(b64_shl16, half, 32, <<)
+SHIFT(b64_shr32, word, 16, >>)
+SHIFT(b64_shl32, word, 16, <<)
+#undef SHIFT
+
+static inline b64 b64_test(b64 a, b64 bits, b64 value)
+{
+    for (int i = 0; i < 64; i++) a.byte[i] = a.byte[i] & bits.byte[i] ? value.byte[i] : 0;
+    return a;
+}
+
+static inline b64 b64_table(const uint8_t table[16], b64 index)
+{
+    for (int i = 0; i < 64; i++) index.byte[i] = table[index.byte[i]];
+    return index;
+}
+
+static inline b64 b64_spread(b64 a, uint32_t byte)
+{
+    b64 r;
+    for (int i = 0; i < 64; i++) r.byte[i] = a.byte[i / 4 * 4 + (int)byte];
+    return r;
+}
+
+static inline b64 b64_widen_u8(const void *p)
+{
+    b64 r;
+    for (int i = 0; i < 16; i++) r.word[i] = ((const uint8_t *)p)[i];
+    return r;
+}
+
+static inline b64 b64_widen_u16(const void *p)
+{
+    b64 r;
+    for (int i = 0; i < 16; i++) r.word[i] = ((const struct nj_block_f16 *)p)[i].v;
+    return r;
+}
+
+static inline v16 v16_from_i32(b64 a)
+{
+    v16 r;
+    for (int i = 0; i < 16; i++) r.v[i] = (float)(int32_t)a.word[i];
+    return r;
+}
+
+static inline void dot_rows(const b64 *code, uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
+                            uint32_t rows, uint32_t max)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        for (int lane = 0; lane < 16; lane++) {
+            int32_t sum = -minus[r];
+            for (uint32_t c = 0; c < 4 * n; c++) {
+                uint8_t byte = code[c / 4].byte[4 * lane + (int)(c % 4)];
+                assert(byte <= max);
+                sum += byte * x[r][c];
+            }
+            out[r].v[lane] = (float)sum;
+        }
+    }
 }
 
 #define ROW_STEP 4

@@ -131,12 +131,41 @@ void nj_panels_row(const nj_panels *w, uint32_t row, float *out);
 
 typedef enum nj_isa { NJ_ISA_SCALAR, NJ_ISA_AVX2, NJ_ISA_AVX512, NJ_ISA_AMX, NJ_ISA_COUNT } nj_isa;
 
-/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of the panels [panel_begin,
- * panel_end). x   [rows] pointers to w->cols floats, any alignment y   [rows] pointers to w->rows floats; outputs past
- * w->rows and outside the panels are not touched F32 recipe: per output four partial sums (columns by c mod 4), each
- * one fma per column in ascending order, then (s0 + s1) + (s2 + s3). So a result depends on its own row and output
- * alone, and all tiers agree bit for bit. */
-typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t panel_end, const float *const *x,
+/* A product takes its activation rows in one of these forms. */
+typedef enum nj_acts {
+    NJ_ACTS_F32,  /* floats, any alignment */
+    NJ_ACTS_INT8, /* nj_act_block[cols / 32] */
+    NJ_ACTS_BF16  /* uint16_t[cols], 64-aligned */
+} nj_acts;
+
+/* 32 columns of a row rounded to int8: x[c] is about scale * q[c]. One cache line, with what kernels need besides. */
+typedef struct nj_act_block {
+    int8_t q[32];                      /* -127..127 */
+    float scale;                       /* max |x| / 127 */
+    float sum, sum_half[2];            /* scale * (total of q), of the whole block and of its halves */
+    int32_t total, total_half[2];      /* of q */
+    int32_t reserved;                  /* 0 */
+} nj_act_block;
+
+/* The form that the narrow recipe takes for a weight type: F32 for types of one weight per block, else INT8. */
+nj_acts nj_acts_of(uint32_t type);
+
+/* Bytes of one row of `cols` activations, a multiple of 64. */
+size_t nj_acts_bytes(nj_acts form, uint32_t cols);
+
+/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of the panels [panel_begin, panel_end).
+ *   x   [rows] pointers to rows in the recipe's form, w->cols wide
+ *   y   [rows] pointers to w->rows floats; outputs past w->rows and outside the panels are not touched
+ * A result depends on its own row, the output and the recipe alone; never on the other rows, the panels asked for, or
+ * the tier (but for the wide recipe, whose result is the tier's own).
+ *
+ * Narrow recipe, INT8: the weights' format cuts a row into blocks of 32 or 16 columns that share a scale (and perhaps a
+ * minimum). Per block, in ascending order: y = fma((float)dot, scale_w * scale_x, y), where dot is the exact integer
+ * product of the codes; then, for formats with a minimum, y = fma(minimum_w, sum_x, y).
+ * Narrow recipe, F32 (types of one weight per block) and the F32 recipe (all types): per output four partial sums
+ * (columns by c mod 4), each one fma per column in ascending order, then (s0 + s1) + (s2 + s3).
+ * Wide recipe: weights and activations rounded to BF16, sums in F32 in an order of the tier's own. */
+typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t panel_end, const void *const *x,
                           float *const *y, uint32_t rows);
 
 /* Attention over one tile of cached rows of type F32, F16 or Q8_0 (`stride` bytes apart, `dim` values each).
@@ -149,7 +178,11 @@ typedef void nj_mix_fn(const float *weight, const void *values, size_t stride, u
 
 typedef struct nj_kernels {
     nj_isa isa;
-    nj_linear_fn *linear[NJ_TYPE_COUNT]; /* NULL for ids we don't read */
+    nj_linear_fn *linear[NJ_TYPE_COUNT];      /* narrow recipe, rows as nj_acts_of says; NULL for ids we don't read */
+    nj_linear_fn *linear_f32[NJ_TYPE_COUNT];  /* F32 recipe: what int8 activations are compared with */
+    nj_linear_fn *linear_wide[NJ_TYPE_COUNT]; /* BF16 rows; all NULL where the tier has no wide recipe, and for F32 */
+    void (*quantize)(const float *x, uint32_t cols, nj_act_block *out); /* cols a multiple of 32; not finite: as 0 */
+    void (*round_bf16)(const float *x, uint32_t cols, uint16_t *out);   /* round to nearest even */
     nj_scores_fn *scores[NJ_TYPE_COUNT]; /* NULL but for F32, F16, Q8_0 */
     nj_mix_fn *mix[NJ_TYPE_COUNT];       /* likewise */
     /* Stores n floats as type F32, F16 (any n) or Q8_0 (n a multiple of 32), round to nearest even; NULL for others. */

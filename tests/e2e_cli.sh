@@ -63,7 +63,7 @@ test_usage() {
     call 2 run x --temp && says "needs a value"; result missing_value_is_told
     call 2 quantize a b && call 2 inspect a b; result operands_are_counted
     local verb
-    for verb in run batch answers inspect tokenize detokenize template logits perplexity quantize; do
+    for verb in run batch answers inspect tokenize detokenize template logits perplexity quantize synth; do
         call 0 "$verb" --help && prints "Examples:" && prints "  nightjar $verb"
         result "help_of_$verb"
     done

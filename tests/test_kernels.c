@@ -10,7 +10,7 @@
 #include <cmocka.h>
 #include <cblas.h>
 
-#include "quant/nj_quant.h"
+#include "quant/kernels.h"
 
 static uint64_t seed = 88172645463325252u;
 
@@ -127,7 +127,9 @@ static const float guard = -12345.5f;
 typedef struct rows {
     uint32_t count, cols, outputs;
     float *x_data, *y_data;
-    const float *x[ROWS_MAX];
+    nj_act_block *q_data;
+    const void *x[ROWS_MAX]; /* floats */
+    const void *q[ROWS_MAX]; /* the same rounded by the scalar tier; NULL unless cols is a multiple of 32 */
     float *y[ROWS_MAX];
 } rows;
 
@@ -144,6 +146,12 @@ static rows random_rows(uint32_t count, uint32_t cols, uint32_t outputs)
     for (uint32_t i = 0; i < count; i++) {
         r.x[i] = r.x_data + 1 + (size_t)i * cols; /* not aligned */
         r.y[i] = r.y_data + i * stride + GUARD_FLOATS;
+    }
+    if (cols % 32) return r;
+    r.q_data = allocate(count * nj_acts_bytes(NJ_ACTS_INT8, cols));
+    for (uint32_t i = 0; i < count; i++) {
+        r.q[i] = r.q_data + (size_t)i * (cols / 32);
+        nj_kernels_get(NJ_ISA_SCALAR)->quantize(r.x[i], cols, r.q_data + (size_t)i * (cols / 32));
     }
     return r;
 }
@@ -165,6 +173,13 @@ static void rows_free(rows *r)
 {
     free(r->x_data);
     free(r->y_data);
+    free(r->q_data);
+}
+
+/* The rows in the form that a type's narrow recipe takes. */
+static const void *const *rows_for(const rows *r, uint32_t type)
+{
+    return nj_acts_of(type) == NJ_ACTS_INT8 ? r->q : r->x;
 }
 
 static bool same_bits(const float *a, const float *b, size_t n)
@@ -188,34 +203,106 @@ static float recipe(const float *w, const float *x, uint32_t cols)
     return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
-/* Every format, several shapes: all results follow the recipe to the bit, nothing else is written. */
-static void check_linear(const nj_kernels *k)
+/* A shape to try: all of its numbers from its index. */
+typedef struct shape {
+    uint32_t outputs, rows, begin, end, last; /* panels [begin, end) are asked for: outputs begin * 16 .. last */
+} shape;
+
+enum { SHAPES = 8 };
+
+static shape shape_at(int i)
 {
-    static const uint32_t outputs[] = { 1, 16, 37, 80 }, counts[] = { 1, 2, 3, 5, 8, 15, 40, ROWS_MAX };
+    static const uint32_t outputs[] = { 1, 16, 37, 80 }, counts[SHAPES] = { 1, 2, 3, 5, 8, 15, 40, ROWS_MAX };
+    shape s = { .outputs = outputs[i % 4], .rows = counts[i] };
+    uint32_t panels = (s.outputs + 15) / 16;
+    s.begin = i % 3 && panels > 1 ? 1 : 0;
+    s.end = i == 3 ? panels - 1 : panels;
+    s.last = s.end * 16 < s.outputs ? s.end * 16 : s.outputs;
+    return s;
+}
+
+/* Every format, several shapes: all results follow the F32 recipe to the bit, nothing else is written. */
+static void check_f32(const nj_kernels *k)
+{
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
         uint32_t weights, bytes;
         bool read = nj_format_size(type, &weights, &bytes);
-        assert_int_equal(k->linear[type] != NULL, read);
-        for (int shape = 0; read && shape < 8; shape++) {
-            uint32_t n = outputs[shape % 4], cols = cols_for(type, shape > 0);
-            matrix m = random_matrix(type, n, cols);
-            rows r = random_rows(counts[shape], cols, n);
-            uint32_t panels = (n + 15) / 16, begin = shape % 3 && panels > 1 ? 1 : 0;
-            uint32_t end = shape == 3 ? panels - 1 : panels, last = end * 16 < n ? end * 16 : n;
+        assert_int_equal(k->linear_f32[type] != NULL, read);
+        for (int i = 0; read && i < SHAPES; i++) {
+            shape s = shape_at(i);
+            uint32_t cols = cols_for(type, i > 0);
+            matrix m = random_matrix(type, s.outputs, cols);
+            rows r = random_rows(s.rows, cols, s.outputs);
             rows_clear(&r);
-            k->linear[type](&m.w, begin, end, r.x, r.y, r.count);
-            assert_guards(&r, begin * 16, last);
-            for (uint32_t i = 0; i < r.count; i++)
-                for (uint32_t o = begin * 16; o < last; o++) {
-                    float want = recipe(m.values + (size_t)o * cols, r.x[i], cols);
-                    if (!same_bits(&want, &r.y[i][o], 1))
+            k->linear_f32[type](&m.w, s.begin, s.end, r.x, r.y, r.count);
+            assert_guards(&r, s.begin * 16, s.last);
+            for (uint32_t row = 0; row < r.count; row++)
+                for (uint32_t o = s.begin * 16; o < s.last; o++) {
+                    float want = recipe(m.values + (size_t)o * cols, r.x[row], cols);
+                    if (!same_bits(&want, &r.y[row][o], 1))
                         fail_msg("%s %s: row %u of %u, output %u of %u: %.9g, not %.9g", nj_isa_name(k->isa),
-                                 nj_format_name(type), i, r.count, o, n, (double)r.y[i][o], (double)want);
+                                 nj_format_name(type), row, r.count, o, s.outputs, (double)r.y[row][o], (double)want);
                 }
             rows_free(&r);
             matrix_free(&m);
         }
     }
+}
+
+/* The narrow recipe: bits of the scalar reference, nothing else written. */
+static void check_narrow(const nj_kernels *k)
+{
+    const nj_kernels *reference = nj_kernels_get(NJ_ISA_SCALAR);
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        assert_int_equal(k->linear[type] != NULL, reference->linear[type] != NULL);
+        for (int i = 0; k->linear[type] && i < SHAPES; i++) {
+            shape s = shape_at(i);
+            uint32_t cols = cols_for(type, i > 0);
+            matrix m = random_matrix(type, s.outputs, cols);
+            rows r = random_rows(s.rows, cols, s.outputs), want = random_rows(s.rows, cols, s.outputs);
+            rows_clear(&r);
+            k->linear[type](&m.w, s.begin, s.end, rows_for(&r, type), r.y, r.count);
+            reference->linear[type](&m.w, s.begin, s.end, rows_for(&r, type), want.y, r.count);
+            assert_guards(&r, s.begin * 16, s.last);
+            for (uint32_t row = 0; row < r.count; row++)
+                for (uint32_t o = s.begin * 16; o < s.last; o++)
+                    if (!same_bits(&want.y[row][o], &r.y[row][o], 1))
+                        fail_msg("%s %s: row %u of %u, output %u of %u: %.9g, the reference has %.9g",
+                                 nj_isa_name(k->isa), nj_format_name(type), row, r.count, o, s.outputs,
+                                 (double)r.y[row][o], (double)want.y[row][o]);
+            rows_free(&want);
+            rows_free(&r);
+            matrix_free(&m);
+        }
+    }
+}
+
+/* Rounding activations: the bits of the scalar reference, and what the header says of them. */
+static void check_quantize(const nj_kernels *k)
+{
+    enum { COLS = 32 * 40 };
+    rows r = random_rows(3, COLS, 1);
+    float *x = r.x_data;
+    for (int c = 0; c < 32; c++) x[32 + c] = 0.0f, x[64 + c] *= 0x1p-130f;
+    x[96] = INFINITY, x[97] = NAN, x[130] = FLT_MAX;
+    nj_act_block *got = allocate(sizeof *got * COLS / 32), *want = allocate(sizeof *want * COLS / 32);
+    k->quantize(x, COLS, got);
+    nj_kernels_get(NJ_ISA_SCALAR)->quantize(x, COLS, want);
+    assert_memory_equal(got, want, sizeof *got * COLS / 32);
+    for (int b = 0; b < COLS / 32; b++) {
+        int32_t half[2] = { 0, 0 };
+        for (int j = 0; j < 32; j++) {
+            half[j / 16] += got[b].q[j];
+            float value = isfinite(x[32 * b + j]) ? x[32 * b + j] : 0.0f;
+            if (got[b].scale > 0.0f)
+                assert_true(fabs((double)value - (double)got[b].scale * got[b].q[j]) <= 0.50001 * (double)got[b].scale);
+        }
+        assert_true(half[0] == got[b].total_half[0] && half[1] == got[b].total_half[1]);
+        assert_int_equal(got[b].total, half[0] + half[1]);
+    }
+    free(got);
+    free(want);
+    rows_free(&r);
 }
 
 /* A test of one tier, or a visible skip. */
@@ -228,6 +315,13 @@ static const nj_kernels *tier(nj_isa isa, const char *test)
     }
     assert_int_equal(k->isa, isa);
     return k;
+}
+
+static void check_linear(const nj_kernels *k)
+{
+    check_f32(k);
+    check_narrow(k);
+    check_quantize(k);
 }
 
 static void linear_scalar_follows_the_recipe(void **state)
@@ -248,6 +342,16 @@ static void linear_avx512_follows_the_recipe(void **state)
     check_linear(tier(NJ_ISA_AVX512, __func__));
 }
 
+/* The path for AVX-512 without VNNI, which a CPU with VNNI never takes by itself. */
+static void linear_avx512_without_vnni_follows_the_recipe(void **state)
+{
+    (void)state;
+#ifdef __x86_64__
+    tier(NJ_ISA_AVX512, __func__);
+    check_linear(&nj_kernels_avx512);
+#endif
+}
+
 static void linear_amx_follows_the_recipe(void **state)
 {
     (void)state;
@@ -258,22 +362,52 @@ static void linear_amx_follows_the_recipe(void **state)
 static void linear_rows_are_independent(void **state)
 {
     (void)state;
+    static const uint32_t types[] = { NJ_Q4_K, NJ_Q6_K, NJ_Q8_0, NJ_BF16 };
     const nj_kernels *k = nj_kernels_get(nj_isa_best());
-    enum { N = 33, COLS = 512 };
-    matrix m = random_matrix(NJ_Q4_K, N, COLS);
-    rows all = random_rows(40, COLS, N);
-    rows_clear(&all);
-    k->linear[NJ_Q4_K](&m.w, 0, 3, all.x, all.y, 40);
-    rows part = random_rows(40, COLS, N);
-    for (uint32_t count = 1; count <= 40; count++) {
-        part.count = count;
-        rows_clear(&part);
-        for (uint32_t p = 0; p < 3; p++) k->linear[NJ_Q4_K](&m.w, p, p + 1, all.x + 40 - count, part.y, count);
-        for (uint32_t i = 0; i < count; i++) assert_true(same_bits(part.y[i], all.y[40 - count + i], N));
+    enum { N = 83, COLS = 512 };
+    for (int t = 0; t < 4; t++) {
+        matrix m = random_matrix(types[t], N, COLS);
+        rows all = random_rows(40, COLS, N), part = random_rows(40, COLS, N);
+        const void *const *x = rows_for(&all, types[t]);
+        k->linear[types[t]](&m.w, 0, 6, x, all.y, 40);
+        for (uint32_t count = 1; count <= 40; count++) {
+            for (uint32_t p = 0; p < 6; p++) k->linear[types[t]](&m.w, p, p + 1, x + 40 - count, part.y, count);
+            for (uint32_t i = 0; i < count; i++) assert_true(same_bits(part.y[i], all.y[40 - count + i], N));
+        }
+        rows_free(&part);
+        rows_free(&all);
+        matrix_free(&m);
     }
-    rows_free(&part);
-    rows_free(&all);
-    matrix_free(&m);
+}
+
+/* Rounded activations times exact weights, in double: the narrow recipe errs by the rounding of its F32 sums alone. */
+static void narrow_is_accurate(void **state)
+{
+    (void)state;
+    const nj_kernels *k = nj_kernels_get(nj_isa_best());
+    enum { N = 24, COLS = 512, COUNT = 3 };
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
+        if (!k->linear[type] || nj_acts_of(type) != NJ_ACTS_INT8) continue;
+        matrix m = random_matrix(type, N, COLS);
+        rows r = random_rows(COUNT, COLS, N);
+        k->linear[type](&m.w, 0, 2, r.q, r.y, COUNT);
+        for (uint32_t i = 0; i < COUNT; i++)
+            for (uint32_t o = 0; o < N; o++) {
+                const nj_act_block *q = r.q[i];
+                double sum = 0, size = 0;
+                for (uint32_t c = 0; c < COLS; c++) {
+                    double w = (double)m.values[o * COLS + c];
+                    sum += w * (double)q[c / 32].scale * q[c / 32].q[c % 32];
+                    size += (fabs(w) + 1e-30) * (double)q[c / 32].scale * 127;
+                }
+                /* A minimum may cancel what its codes add: then both are larger than the weight. */
+                if (!(fabs(sum - (double)r.y[i][o]) <= 8 * size * (COLS / 16 + 4) * FLT_EPSILON + FLT_MIN))
+                    fail_msg("%s: row %u output %u: %.9g, not %.9g", nj_format_name(type), i, o, (double)r.y[i][o],
+                             sum);
+            }
+        rows_free(&r);
+        matrix_free(&m);
+    }
 }
 
 /* Against a sum in double: the error is within the rounding of a float32 sum of that length. */
@@ -283,15 +417,15 @@ static void linear_is_accurate(void **state)
     const nj_kernels *k = nj_kernels_get(nj_isa_best());
     enum { N = 24, COLS = 512, COUNT = 3 };
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
-        if (!k->linear[type]) continue;
+        if (!k->linear_f32[type]) continue;
         matrix m = random_matrix(type, N, COLS);
         rows r = random_rows(COUNT, COLS, N);
-        k->linear[type](&m.w, 0, 2, r.x, r.y, COUNT);
+        k->linear_f32[type](&m.w, 0, 2, r.x, r.y, COUNT);
         for (uint32_t i = 0; i < COUNT; i++)
             for (uint32_t o = 0; o < N; o++) {
                 double sum = 0, size = 0;
                 for (uint32_t c = 0; c < COLS; c++) {
-                    double product = (double)m.values[o * COLS + c] * (double)r.x[i][c];
+                    double product = (double)m.values[o * COLS + c] * (double)((const float *)r.x[i])[c];
                     sum += product, size += fabs(product);
                 }
                 assert_true(fabs(sum - (double)r.y[i][o]) <= size * (COLS / 4 + 2) * FLT_EPSILON / 2 + FLT_MIN);
@@ -308,16 +442,17 @@ static void linear_agrees_with_openblas(void **state)
     const nj_kernels *k = nj_kernels_get(nj_isa_best());
     enum { N = 48, COLS = 256, COUNT = 9 };
     for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++) {
-        if (!k->linear[type]) continue;
+        if (!k->linear_f32[type]) continue;
         matrix m = random_matrix(type, N, COLS);
         rows r = random_rows(COUNT, COLS, N);
         float *want = allocate(COUNT * N * sizeof(float));
-        k->linear[type](&m.w, 0, 3, r.x, r.y, COUNT);
+        k->linear_f32[type](&m.w, 0, 3, r.x, r.y, COUNT);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, COUNT, N, COLS, 1.0f, r.x[0], COLS, m.values, COLS, 0.0f,
                     want, N);
         for (int i = 0; i < COUNT * N; i++) {
             double bound = 0;
-            for (int c = 0; c < COLS; c++) bound += fabs((double)r.x[i / N][c] * (double)m.values[i % N * COLS + c]);
+            for (int c = 0; c < COLS; c++)
+                bound += fabs((double)((const float *)r.x[i / N])[c] * (double)m.values[i % N * COLS + c]);
             assert_true(fabs((double)want[i] - (double)r.y[i / N][i % N]) <= bound * COLS * FLT_EPSILON + FLT_MIN);
         }
         free(want);
@@ -541,9 +676,11 @@ int main(void)
         cmocka_unit_test(linear_scalar_follows_the_recipe),
         cmocka_unit_test(linear_avx2_follows_the_recipe),
         cmocka_unit_test(linear_avx512_follows_the_recipe),
+        cmocka_unit_test(linear_avx512_without_vnni_follows_the_recipe),
         cmocka_unit_test(linear_amx_follows_the_recipe),
         cmocka_unit_test(linear_rows_are_independent),
         cmocka_unit_test(linear_is_accurate),
+        cmocka_unit_test(narrow_is_accurate),
         cmocka_unit_test(linear_agrees_with_openblas),
         cmocka_unit_test(attention_scalar_follows_the_recipe),
         cmocka_unit_test(attention_avx2_follows_the_recipe),

@@ -2,7 +2,10 @@
 #include <immintrin.h>
 #include <math.h>
 
-#include "quant/x86/transpose.h"
+#include "quant/kernels.h"
+#include "quant/x86/sum.h"
+
+#define ROW_STEP 4 /* 8 sums, 2 of weights, 1 of x: 11 of 16 registers */
 
 typedef struct v16 {
     __m256 lo, hi;
@@ -75,13 +78,142 @@ static inline v16 v16_load_i8(const int8_t *p)
                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8))) };
 }
 
+static inline v16 v16_load_u8(const uint8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)p);
+    return (v16){ _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(q)),
+                  _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(q, 8))) };
+}
+
 static inline void v16_store_f16(void *p, v16 a)
 {
     _mm_storeu_si128(p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128((__m128i *)p + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
 }
 
-#define ROW_STEP 4 /* 8 sums, 2 of weights, 1 of x: 11 of 16 registers */
+/* ---- 64 bytes: two registers ---- */
+
+typedef struct b64 {
+    __m256i lo, hi;
+} b64;
+
+static inline b64 b64_load(const void *p)
+{
+    return (b64){ _mm256_load_si256(p), _mm256_load_si256((const __m256i *)p + 1) };
+}
+
+static inline void b64_store(void *p, b64 a)
+{
+    _mm256_store_si256(p, a.lo);
+    _mm256_store_si256((__m256i *)p + 1, a.hi);
+}
+
+static inline b64 b64_words(uint32_t word)
+{
+    __m256i v = _mm256_set1_epi32((int)word);
+    return (b64){ v, v };
+}
+
+#define EACH2(name, op)                                                                                                \
+    static inline b64 name(b64 a, b64 b)                                                                               \
+    {                                                                                                                  \
+        return (b64){ op(a.lo, b.lo), op(a.hi, b.hi) };                                                                \
+    }
+EACH2(b64_and, _mm256_and_si256)
+EACH2(b64_or, _mm256_or_si256)
+EACH2(b64_xor, _mm256_xor_si256)
+EACH2(b64_sub8, _mm256_sub_epi8)
+EACH2(b64_sub32, _mm256_sub_epi32)
+EACH2(b64_mul16, _mm256_mullo_epi16)
+#undef EACH2
+
+#define SHIFT(name, op)                                                                                                \
+    static inline b64 name(b64 a, uint32_t n)                                                                          \
+    {                                                                                                                  \
+        return (b64){ op(a.lo, (int)n), op(a.hi, (int)n) };                                                            \
+    }
+SHIFT(b64_shr16, _mm256_srli_epi16)
+SHIFT(b64_shl16, _mm256_slli_epi16)
+SHIFT(b64_shr32, _mm256_srli_epi32)
+SHIFT(b64_shl32, _mm256_slli_epi32)
+#undef SHIFT
+
+static inline b64 b64_test(b64 a, b64 bits, b64 value)
+{
+    __m256i zero = _mm256_setzero_si256();
+    return (b64){ _mm256_andnot_si256(_mm256_cmpeq_epi8(_mm256_and_si256(a.lo, bits.lo), zero), value.lo),
+                  _mm256_andnot_si256(_mm256_cmpeq_epi8(_mm256_and_si256(a.hi, bits.hi), zero), value.hi) };
+}
+
+static inline b64 b64_table(const uint8_t table[16], b64 index)
+{
+    __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return (b64){ _mm256_shuffle_epi8(t, index.lo), _mm256_shuffle_epi8(t, index.hi) };
+}
+
+static inline b64 b64_spread(b64 a, uint32_t byte)
+{
+    __m256i at = _mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0, 0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+    at = _mm256_add_epi8(at, _mm256_set1_epi8((char)byte));
+    return (b64){ _mm256_shuffle_epi8(a.lo, at), _mm256_shuffle_epi8(a.hi, at) };
+}
+
+static inline b64 b64_widen_u8(const void *p)
+{
+    __m128i q = _mm_loadu_si128(p);
+    return (b64){ _mm256_cvtepu8_epi32(q), _mm256_cvtepu8_epi32(_mm_srli_si128(q, 8)) };
+}
+
+static inline b64 b64_widen_u16(const void *p)
+{
+    const __m128i *h = p;
+    return (b64){ _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1)) };
+}
+
+static inline v16 v16_from_i32(b64 a)
+{
+    return (v16){ _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi) };
+}
+
+/* Pairs of products are summed in 16 bits (vpmaddubsw) as long as they can't overflow, then in 32. A code is the first,
+ * unsigned factor: bytes above 127 would saturate, so these become signed, and their sign goes over to x. */
+static inline __m256i pair_products(__m256i code, __m256i x, const uint32_t max)
+{
+    if (max <= 127) return _mm256_maddubs_epi16(code, x);
+    code = _mm256_xor_si256(code, _mm256_set1_epi8((char)0x80));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
+}
+
+INLINE void dot_rows(const b64 *code, const uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
+                     const uint32_t rows, const uint32_t max)
+{
+    const uint32_t fit = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1; /* 2 * max * 127 * fit < 2^15 */
+    const uint32_t depth = fit < n ? fit : n;
+    __m256i one = _mm256_set1_epi16(1);
+    b64 sum[ROW_STEP], pair[ROW_STEP];
+    UNROLL for (uint32_t r = 0; r < rows; r++) sum[r] = b64_words(max <= 127 ? -(uint32_t)minus[r] : 0);
+    UNROLL for (uint32_t g = 0; g < n; g += depth)
+    {
+        UNROLL for (uint32_t k = g; k < g + depth; k++)
+        {
+            b64 c = code[k];
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                __m256i v = _mm256_set1_epi32(four_bytes(x[r] + 4 * k));
+                __m256i lo = pair_products(c.lo, v, max), hi = pair_products(c.hi, v, max);
+                pair[r].lo = k == g ? lo : _mm256_add_epi16(pair[r].lo, lo);
+                pair[r].hi = k == g ? hi : _mm256_add_epi16(pair[r].hi, hi);
+            }
+        }
+        UNROLL for (uint32_t r = 0; r < rows; r++)
+        {
+            sum[r].lo = _mm256_add_epi32(sum[r].lo, _mm256_madd_epi16(pair[r].lo, one));
+            sum[r].hi = _mm256_add_epi32(sum[r].hi, _mm256_madd_epi16(pair[r].hi, one));
+        }
+    }
+    UNROLL for (uint32_t r = 0; r < rows; r++) out[r] = v16_from_i32(sum[r]);
+}
+
 #include "quant/kernels.inc"
 
 #define KERNELS nj_kernels_avx2

@@ -1,85 +1,40 @@
-/* AVX-512 (F, BW, VL, DQ): sixteen floats are one register. */
-#include <immintrin.h>
-#include <math.h>
+/* AVX-512 without VNNI (Skylake-X, Cascade Lake's elder sisters): products of bytes are summed in pairs first. */
+#include "quant/x86/avx512.h"
 
-#include "quant/x86/transpose.h"
-
-typedef __m512 v16;
-
-static inline v16 v16_zero(void)
+/* Pairs of products are summed in 16 bits as long as they can't overflow, then in 32; a code is the first, unsigned
+ * factor. Bytes above 127 would saturate the pairs, so these are split: the low seven bits, and 128 times the top. */
+INLINE void dot_rows(const b64 *code, const uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
+                     const uint32_t rows, const uint32_t max)
 {
-    return _mm512_setzero_ps();
+    const uint32_t fit = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1; /* 2 * max * 127 * fit < 2^15 */
+    const uint32_t depth = fit < n ? fit : n;
+    __m512i one = _mm512_set1_epi16(1);
+    b64 sum[ROW_STEP], pair[ROW_STEP];
+    UNROLL for (uint32_t r = 0; r < rows; r++) sum[r] = b64_words(-(uint32_t)minus[r]);
+    UNROLL for (uint32_t g = 0; g < n; g += depth)
+    {
+        UNROLL for (uint32_t k = g; k < g + depth; k++)
+        {
+            b64 c = code[k];
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                b64 v = _mm512_set1_epi32(four_bytes(x[r] + 4 * k));
+                b64 low = max <= 127 ? c : b64_and(c, b64_words(0x7f7f7f7f));
+                b64 p = _mm512_maddubs_epi16(low, v);
+                if (max > 127) {
+                    b64 top = _mm512_maddubs_epi16(b64_and(b64_shr16(c, 7), b64_words(0x01010101)), v);
+                    sum[r] = _mm512_add_epi32(sum[r], b64_shl32(_mm512_madd_epi16(top, one), 7));
+                }
+                pair[r] = k == g ? p : _mm512_add_epi16(pair[r], p);
+            }
+        }
+        UNROLL for (uint32_t r = 0; r < rows; r++) sum[r] = _mm512_add_epi32(sum[r], _mm512_madd_epi16(pair[r], one));
+    }
+    UNROLL for (uint32_t r = 0; r < rows; r++) out[r] = v16_from_i32(sum[r]);
 }
 
-static inline v16 v16_set1(float x)
-{
-    return _mm512_set1_ps(x);
-}
-
-static inline v16 v16_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-
-static inline void v16_store(float *p, v16 a)
-{
-    _mm512_storeu_ps(p, a);
-}
-
-static inline v16 v16_add(v16 a, v16 b)
-{
-    return _mm512_add_ps(a, b);
-}
-
-static inline v16 v16_mul(v16 a, v16 b)
-{
-    return _mm512_mul_ps(a, b);
-}
-
-static inline v16 v16_fma(v16 a, v16 b, v16 c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-}
-
-static inline float v16_sum(v16 a)
-{
-    return nj_sum8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
-}
-
-static inline v16 v16_load_f32(const void *p)
-{
-    return _mm512_loadu_ps(p);
-}
-
-static inline v16 v16_load_f16(const void *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
-}
-
-static inline v16 v16_load_bf16(const void *p)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
-}
-
-static inline v16 v16_load_i8(const int8_t *p)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-static inline void v16_store_f16(void *p, v16 a)
-{
-    _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
-}
-
-#define ROW_STEP 8 /* 8 sums hide the latency of two FMA units */
 #include "quant/kernels.inc"
 
 #define KERNELS nj_kernels_avx512
 #define TIER    NJ_ISA_AVX512
-#include "quant/kernels_table.inc"
-
-/* The AMX tier is granted and named apart, but for now computes with these same AVX-512 kernels: no tile instruction
- * is used yet. */
-#define KERNELS nj_kernels_amx
-#define TIER    NJ_ISA_AMX
 #include "quant/kernels_table.inc"

@@ -1,0 +1,146 @@
+/* What the AVX-512 tiers (F, BW, VL, DQ; with VNNI or without) share: sixteen floats, and 64 bytes, are one register. */
+#ifndef NJ_QUANT_X86_AVX512_H
+#define NJ_QUANT_X86_AVX512_H
+
+#include <immintrin.h>
+#include <math.h>
+
+#include "quant/kernels.h"
+#include "quant/x86/sum.h"
+
+#define ROW_STEP 8 /* 8 sums hide the latency of two FMA units */
+
+typedef __m512 v16;
+
+static inline v16 v16_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+
+static inline v16 v16_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline v16 v16_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline void v16_store(float *p, v16 a)
+{
+    _mm512_storeu_ps(p, a);
+}
+
+static inline v16 v16_add(v16 a, v16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+static inline v16 v16_mul(v16 a, v16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+static inline v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline float v16_sum(v16 a)
+{
+    return nj_sum8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+}
+
+static inline v16 v16_load_f32(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline v16 v16_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+static inline v16 v16_load_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+}
+
+static inline v16 v16_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+static inline v16 v16_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+static inline void v16_store_f16(void *p, v16 a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- 64 bytes ---- */
+
+typedef __m512i b64;
+
+static inline b64 b64_load(const void *p)
+{
+    return _mm512_load_si512(p);
+}
+
+static inline void b64_store(void *p, b64 a)
+{
+    _mm512_store_si512(p, a);
+}
+
+static inline b64 b64_words(uint32_t word)
+{
+    return _mm512_set1_epi32((int)word);
+}
+
+#define b64_and(a, b)   _mm512_and_si512(a, b)
+#define b64_or(a, b)    _mm512_or_si512(a, b)
+#define b64_xor(a, b)   _mm512_xor_si512(a, b)
+#define b64_sub8(a, b)  _mm512_sub_epi8(a, b)
+#define b64_sub32(a, b) _mm512_sub_epi32(a, b)
+#define b64_mul16(a, b) _mm512_mullo_epi16(a, b)
+#define b64_shr16(a, n) _mm512_srli_epi16(a, n)
+#define b64_shl16(a, n) _mm512_slli_epi16(a, n)
+#define b64_shr32(a, n) _mm512_srli_epi32(a, n)
+#define b64_shl32(a, n) _mm512_slli_epi32(a, n)
+
+static inline b64 b64_test(b64 a, b64 bits, b64 value)
+{
+    return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(a, bits), value);
+}
+
+static inline b64 b64_table(const uint8_t table[16], b64 index)
+{
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), index);
+}
+
+static inline b64 b64_spread(b64 a, uint32_t byte)
+{
+    b64 at = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+    return _mm512_shuffle_epi8(a, _mm512_add_epi8(at, _mm512_set1_epi8((char)byte)));
+}
+
+static inline b64 b64_widen_u8(const void *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(p));
+}
+
+static inline b64 b64_widen_u16(const void *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
+
+static inline v16 v16_from_i32(b64 a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+
+#endif
