@@ -6,6 +6,7 @@ OPT     ?= -O3 -g
 MALLOC  ?= -ljemalloc
 SECONDS ?= 60
 FORMATS ?=
+RESULTS ?=
 WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror=implicit-function-declaration
 # Contraction off: a result must not depend on where a compiler sees a chance to fuse (kernels fuse explicitly).
 FLAGS   := -std=c17 -D_GNU_SOURCE -I. $(OPT) $(WARN) -ffp-contract=off -fno-math-errno -pthread $(SAN) $(CPPFLAGS) $(CFLAGS)
@@ -109,8 +110,8 @@ fuzz:
 	    -artifact_prefix=build/fuzz/$(FUZZ)- build/fuzz/new-$(FUZZ) tests/corpus/$(FUZZ)
 
 bench: setup
-	+@$(SUBMAKE) $(BENCHES)
-	@$(BUILD)/perf/bench_linear $(FORMATS)
+	+@$(SUBMAKE) $(BUILD)/nightjar $(BENCHES)
+	@FORMATS="$(FORMATS)" perf/standard $(BUILD) $(RESULTS)
 	@$(BUILD)/perf/bench_tokenizer
 
 tidy:
@@ -133,8 +134,9 @@ help:
 	@echo 'make install        install into PREFIX=$(PREFIX), below DESTDIR if given'
 	@echo 'make asan           the tests under AddressSanitizer; also: make ubsan, make tsan'
 	@echo 'make fuzz FUZZ=gguf SECONDS=60    feed hostile input to a parser: $(FUZZERS); installs clang'
-	@echo 'make bench          measure the kernels beside the limit of this machine, less than a minute on most machines;'
-	@echo '                    FORMATS="q4_k q8_0" for some formats, FORMATS=all for all, a few minutes'
+	@echo 'make bench          measure kernels and a model beside the limits of this machine, about two minutes;'
+	@echo '                    FORMATS="q4_k q8_0" for some formats, FORMATS=all for all, which takes longer;'
+	@echo '                    RESULTS=perf/results/NAME.jsonl keeps the figures there (perf/compare shows two runs)'
 	@echo 'make tidy           check formatting, include rules and sizes; installs clang-format'
 	@echo 'make clean          remove all that was built'
 	@echo 'Variables: CC OPT CFLAGS LDFLAGS BUILD PREFIX DESTDIR, V=1 to see the commands'

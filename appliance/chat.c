@@ -216,6 +216,7 @@ static int answer(nj_chat *c, FILE *out, nj_chat_answer *a, nj_error *err)
     int rc = fit_prompt(c, &prompt, err);
     request.prompt = prompt.id;
     request.prompt_len = prompt.len;
+    request.any_recipe = true; /* a person is waiting: what was said before is not computed again */
     if (rc == 0) rc = nj_session_new(c->engine, &request, &s, err);
     if (rc == 0) rc = stream(c, s, out, err);
     if (rc == 0) rc = take_answer(s, a, err);

@@ -57,10 +57,11 @@ typedef struct writer {
     json_t *list; /* with --json */
 } writer;
 
-static int write_raw(void *arg, size_t position, const float *logits, nj_error *err)
+static int write_raw(void *arg, size_t position, const float *logits, const float *reference, nj_error *err)
 {
     writer *w = arg;
     (void)position;
+    (void)reference;
     if (fwrite(logits, sizeof *logits, w->vocab, w->file) == w->vocab) return 0;
     int rc = errno ? -errno : -EIO;
     return nj_fail(err, rc, "%s: can't be written: %s.", w->path, strerror(-rc));
@@ -80,9 +81,10 @@ static void find_top(const float *logits, uint32_t vocab, int32_t top[TOP])
     }
 }
 
-static int print_top(void *arg, size_t position, const float *logits, nj_error *err)
+static int print_top(void *arg, size_t position, const float *logits, const float *reference, nj_error *err)
 {
     writer *w = arg;
+    (void)reference;
     int32_t top[TOP];
     uint32_t n = w->vocab < TOP ? w->vocab : TOP;
     nj_buf raw = { 0 }, safe = { 0 };

@@ -24,6 +24,7 @@ static const struct verb {
     { "run",        nj_verb_run,        "chat with a model, or answer one prompt" },
     { "inspect",    nj_verb_inspect,    "what a model file holds and what it needs" },
     { "quantize",   nj_verb_quantize,   "write a smaller copy of a model" },
+    { "bench",      nj_verb_bench,      "how fast a model runs here, beside this machine's limits" },
     { "synth",      nj_verb_synth,      "write a model of random weights in a real shape" },
     { "perplexity", nj_verb_perplexity, "how well a model predicts a text" },
     { "logits",     nj_verb_logits,     "raw scores of every position, for comparisons" },

@@ -3,7 +3,10 @@
  * The text is cut into chunks of N tokens without overlap; each starts from an empty context; a tail shorter than N is
  * left out. Plain: no special tokens, tokens 2..N of each chunk are scored. --second-half, for comparison with
  * llama.cpp's figures: bos where the vocabulary wants it, in place of each chunk's first token too, and only what
- * follows position N/2 is scored. */
+ * follows position N/2 is scored.
+ *
+ * --kl: what rounding activations costs. A second engine computes the same weights with F32 activations, and the mean
+ * divergence of the next token's distribution from the one that it gives is printed beside its limit. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -23,7 +26,7 @@
 typedef struct args {
     const char *file, *text;
     uint32_t chunk;
-    bool second_half, json, quiet;
+    bool second_half, kl, prompt, json, quiet;
     nj_cli_model_args model;
 } args;
 
@@ -34,6 +37,9 @@ static const nj_cli_option options[] = {
     { "chunk", 0, "N", nj_cli_u32, offsetof(args, chunk), 2, 1 << 24,
       "tokens per chunk (512, or what text and context have)" },
     { "second-half", 0, NULL, NULL, offsetof(args, second_half), 0, 0, "score as llama.cpp does, for comparison" },
+    { "kl", 0, NULL, NULL, offsetof(args, kl), 0, 0, "also the divergence from the same weights with F32 activations" },
+    { "as-prompt", 0, NULL, NULL, offsetof(args, prompt), 0, 0,
+      "compute as a prompt is: with --isa amx in BF16, else as always" },
     { "json", 0, NULL, NULL, offsetof(args, json), 0, 0, "one JSON document, with the surprise of each token" },
     { "quiet", 'q', NULL, NULL, offsetof(args, quiet), 0, 0, "no progress bar" },
     NJ_CLI_MODEL_OPTIONS(args, model),
@@ -43,12 +49,13 @@ static const nj_cli_option options[] = {
 
 static const nj_cli_verb verb = {
     .name = "perplexity",
-    .usage = "MODEL -f TEXT [--chunk N] [--second-half]",
+    .usage = "MODEL -f TEXT [--chunk N] [--second-half] [--kl]",
     .summary = "Measures how well a model predicts a text; lower is better. Compare models with the same\n"
                "vocabulary, text and chunk only.",
     .options = options,
     .examples = "  nightjar perplexity model-q4_k_m.gguf -f heldout.txt\n"
                 "  nightjar perplexity model.gguf -f wiki.test.raw --second-half --chunk 512\n"
+                "  nightjar perplexity model-q4_k_m.gguf -f heldout.txt --kl\n"
                 "  nightjar perplexity model.gguf -f letter.txt --json | jq '.tokens[] | select(.nll > 10)'\n",
     .operands_min = 1,
     .operands_max = 1,
@@ -60,9 +67,17 @@ typedef struct scoring {
     const int32_t *chunk; /* tokens of the chunk at work, `begin` tokens into the text */
     size_t begin, tokens, chunks;
     uint32_t vocab;
-    nj_mean nll;
+    nj_mean nll, kl;
+    double kl_worst;
+    bool wide; /* computed by the wide recipe */
     nj_progress bar;
 } scoring;
+
+/* What rounded activations may cost, in nats per token: int8 of the narrow recipe, BF16 of the wide one. */
+static double kl_limit(const scoring *s)
+{
+    return s->wide ? 1e-4 : 2e-3;
+}
 
 static double perplexity(const scoring *s)
 {
@@ -90,7 +105,7 @@ static int print_token(const scoring *s, size_t position, int32_t id, double nll
     return 0;
 }
 
-static int score_next(void *arg, size_t position, const float *logits, nj_error *err)
+static int score_next(void *arg, size_t position, const float *logits, const float *reference, nj_error *err)
 {
     scoring *s = arg;
     int32_t next = s->chunk[position + 1];
@@ -98,16 +113,22 @@ static int score_next(void *arg, size_t position, const float *logits, nj_error 
     if (!isfinite(nll))
         return nj_fail(err, -EDOM, "The model's logits at token %zu are not finite.", s->begin + position);
     nj_mean_add(&s->nll, nll);
+    if (reference) {
+        double kl = nj_divergence(reference, logits, s->vocab);
+        nj_mean_add(&s->kl, kl);
+        s->kl_worst = fmax(s->kl_worst, kl);
+    }
     return s->a->json ? print_token(s, s->begin + position + 1, next, nll, err) : 0;
 }
 
 /* Scores all chunks; Ctrl-C ends early with what there is. */
-static int score_chunks(scoring *s, nj_engine *e, nj_tokens *tokens, nj_error *err)
+static int score_chunks(scoring *s, nj_engine *e, nj_engine *reference, nj_tokens *tokens, nj_error *err)
 {
     uint32_t n = s->a->chunk;
     int32_t bos = nj_tokenizer_bos(s->tokenizer);
     bool with_bos = s->a->second_half && tokens->len && bos >= 0 && tokens->id[0] == bos;
-    nj_score score = { .engine = e, .vocab = s->vocab, .fn = score_next, .arg = s };
+    nj_score score = { .engine = e, .reference = reference, .vocab = s->vocab, .fn = score_next, .arg = s };
+    score.prompt = s->a->prompt;
     score.rows = n - 1 < ROWS_MAX ? n - 1 : ROWS_MAX;
     size_t all = tokens->len / n, first = s->a->second_half ? n / 2 : 0;
     int rc = 0;
@@ -131,17 +152,24 @@ static int score_chunks(scoring *s, nj_engine *e, nj_tokens *tokens, nj_error *e
     return rc;
 }
 
-static void print_result(const scoring *s, double seconds)
+static void print_json(const scoring *s, double seconds)
 {
-    if (s->a->json) {
-        printf("\n  ],\n  \"perplexity\": %.9g,\n  \"perplexity_error\": %.6g,\n  \"mean_nll\": %.12g,\n",
-               perplexity(s), perplexity_error(s), s->nll.mean);
-        printf("  \"scored\": %" PRIu64 ",\n  \"text_tokens\": %zu,\n  \"chunk\": %" PRIu32 ",\n  \"chunks\": %zu,\n",
-               s->nll.n, s->tokens, s->a->chunk, s->chunks);
-        printf("  \"second_half\": %s,\n  \"seconds\": %.3f\n}\n", s->a->second_half ? "true" : "false", seconds);
-        return;
-    }
+    printf("\n  ],\n  \"perplexity\": %.9g,\n  \"perplexity_error\": %.6g,\n  \"mean_nll\": %.12g,\n", perplexity(s),
+           perplexity_error(s), s->nll.mean);
+    if (s->a->kl)
+        printf("  \"kl\": {\"mean\": %.6g, \"error\": %.3g, \"worst\": %.6g, \"limit\": %g, \"recipe\": \"%s\"},\n",
+               s->kl.mean, nj_mean_error(&s->kl), s->kl_worst, kl_limit(s), s->wide ? "wide" : "narrow");
+    printf("  \"scored\": %" PRIu64 ",\n  \"text_tokens\": %zu,\n  \"chunk\": %" PRIu32 ",\n  \"chunks\": %zu,\n",
+           s->nll.n, s->tokens, s->a->chunk, s->chunks);
+    printf("  \"second_half\": %s,\n  \"seconds\": %.3f\n}\n", s->a->second_half ? "true" : "false", seconds);
+}
+
+static void print_result(const scoring *s)
+{
     printf("perplexity %.4f +/- %.4f\n", perplexity(s), perplexity_error(s));
+    if (s->a->kl)
+        printf("divergence from F32 activations %.2e +/- %.0e nats per token, worst %.2e; limit %.0e (%s recipe)\n",
+               s->kl.mean, nj_mean_error(&s->kl), s->kl_worst, kl_limit(s), s->wide ? "wide" : "narrow");
     printf("%" PRIu64 " of %zu tokens scored, %zu chunk%s of %" PRIu32 "%s; mean surprise %.6f nats\n", s->nll.n,
            s->tokens, s->chunks, s->chunks == 1 ? "" : "s", s->a->chunk, s->a->second_half ? ", second halves" : "",
            s->nll.mean);
@@ -176,17 +204,28 @@ static int choose_chunk(args *a, const nj_model *m, size_t tokens, nj_error *err
 
 static int measure(const args *a, const nj_model *m, nj_tokens *tokens, nj_error *err)
 {
-    nj_engine *e = NULL;
+    nj_engine *e = NULL, *reference = NULL;
     scoring s = { .a = a, .tokenizer = nj_model_tokenizer(m), .tokens = tokens->len };
+    nj_engine_stats stats;
     s.vocab = nj_model_info_of(m)->vocab;
     nj_engine_options opt = nj_cli_engine_options(&a->model);
     opt.rows_max = ROWS_MAX;
     if (!opt.context && a->chunk < nj_model_info_of(m)->context) opt.context = a->chunk;
     int rc = nj_engine_new(&e, m, &opt, err);
+    opt.acts_f32 = true;
+    if (rc == 0 && a->kl) rc = nj_engine_new(&reference, m, &opt, err);
     uint64_t start = nj_now_ns();
+    if (rc == 0) {
+        nj_engine_stats_read(e, &stats);
+        s.wide = a->prompt && stats.has_wide;
+    }
     if (rc == 0 && a->json) printf("{\n  \"tokens\": [");
-    if (rc == 0) rc = score_chunks(&s, e, tokens, err);
-    if (rc == 0) print_result(&s, (double)(nj_now_ns() - start) / 1e9);
+    if (rc == 0) rc = score_chunks(&s, e, reference, tokens, err);
+    if (rc == 0 && a->json)
+        print_json(&s, (double)(nj_now_ns() - start) / 1e9);
+    else if (rc == 0)
+        print_result(&s);
+    nj_engine_free(reference);
     nj_engine_free(e);
     return rc;
 }

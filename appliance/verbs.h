@@ -13,6 +13,7 @@ int nj_verb_template(int argc, char **argv);
 int nj_verb_logits(int argc, char **argv);
 int nj_verb_perplexity(int argc, char **argv);
 int nj_verb_quantize(int argc, char **argv);
+int nj_verb_bench(int argc, char **argv);
 int nj_verb_synth(int argc, char **argv);
 
 #endif

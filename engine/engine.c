@@ -7,10 +7,13 @@
 
 enum { ROWS_DEFAULT = 256 };
 
-static int choose_kernels(nj_engine *e, int isa, nj_error *err)
+static int choose_kernels(nj_engine *e, int isa, bool acts_f32, nj_error *err)
 {
-    e->step.kernels = nj_kernels_get(isa < 0 ? nj_isa_best() : (nj_isa)isa);
-    if (e->step.kernels) return 0;
+    const nj_kernels *kernels = nj_kernels_get(isa < 0 ? nj_isa_best() : (nj_isa)isa);
+    if (kernels) {
+        nj_step_use(&e->step, kernels, acts_f32);
+        return 0;
+    }
     nj_fail(err, -ENOTSUP, "this CPU or operating system can't run the %s kernels", nj_isa_name((nj_isa)isa));
     return nj_remedy(err, "Leave --isa out: the best tier (%s) is chosen by itself.", nj_isa_name(nj_isa_best()));
 }
@@ -34,7 +37,7 @@ int nj_engine_new(nj_engine **out, const nj_model *m, const nj_engine_options *o
     e->context = opt->context ? opt->context : m->h.context;
     e->step = (nj_step){ .m = m, .kv = &e->kv, .rows_max = opt->rows_max ? opt->rows_max : ROWS_DEFAULT };
     uint32_t kv_type = opt->kv_type || opt->kv_type_set ? opt->kv_type : NJ_F16;
-    int rc = choose_kernels(e, opt->isa, err);
+    int rc = choose_kernels(e, opt->isa, opt->acts_f32, err);
     if (!rc && e->step.rows_max > NJ_STEP_ROWS_MAX)
         rc =
             nj_fail(err, -EINVAL, "a step of %u rows is too large, the most is %u", e->step.rows_max, NJ_STEP_ROWS_MAX);
@@ -69,7 +72,9 @@ void nj_engine_stats_read(const nj_engine *e, nj_engine_stats *out)
 {
     *out = e->stats;
     out->isa = e->step.kernels->isa;
+    out->has_wide = e->step.has_wide;
     out->threads = nj_pool_workers(e->step.pool);
+    out->attention_ns = e->step.attention_ns;
     out->kv_bytes = e->kv.bytes;
     out->kv_bytes_max = e->kv.bytes_max;
 }
@@ -86,6 +91,7 @@ void nj_sequence_free(nj_engine *e, nj_sequence *s)
     if (!s) return;
     nj_kv_release(&e->kv, s);
     for (int g = 0; g < NJ_CACHE_GROUPS_MAX; g++) free(s->page[g]);
+    free(s->wide);
     free(s->token);
     free(s);
 }
@@ -120,6 +126,7 @@ static int place_rows(nj_engine *e, const nj_row *rows, uint32_t n, nj_error *er
         s->position[i] = q->length + q->pending++;
         s->sequence[i] = q;
         s->token[i] = rows[i].token;
+        s->wide[i] = rows[i].prompt && s->has_wide;
         if (s->position[i] >= e->context)
             rc = nj_fail(err, -EOVERFLOW, "the context of %u positions is full", e->context);
     }
@@ -141,6 +148,17 @@ static void select_rows(nj_step *s, const nj_row *rows, uint32_t n)
         if (rows[i].logits) s->select[s->selected++] = i;
 }
 
+/* Keys and values that one row's attention covers, its own included. */
+static uint64_t values_seen(const nj_model *m, uint32_t position)
+{
+    uint64_t values = 0;
+    for (uint32_t g = 0; g < m->groups; g++) {
+        uint32_t window = m->group[g].window, seen = window && position >= window ? window : position + 1;
+        values += 2ull * m->group[g].layers * m->h.kv_heads * m->h.head_dim * seen;
+    }
+    return values;
+}
+
 int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **logits, nj_error *err)
 {
     nj_step *s = &e->step;
@@ -149,7 +167,11 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     if (rc || n == 0) return rc;
     select_rows(s, rows, n);
     nj_step_run(s);
-    for (uint32_t i = 0; i < n; i++) rows[i].sequence->token[s->position[i]] = rows[i].token;
+    for (uint32_t i = 0; i < n; i++) {
+        rows[i].sequence->token[s->position[i]] = rows[i].token;
+        nj_kv_mark(rows[i].sequence, s->position[i], s->wide[i]);
+        e->stats.kv_values += values_seen(e->m, s->position[i]);
+    }
     for (uint32_t i = 0; i < n; i++) {
         nj_sequence *q = rows[i].sequence;
         if (!q->pending) continue; /* settled with an earlier row */
@@ -159,6 +181,7 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     }
     e->stats.steps++;
     e->stats.rows += n;
+    e->stats.weight_bytes += e->m->bytes_dense + s->routing.bytes;
     *logits = s->slot[NJ_SLOT_LOGITS];
     return 0;
 }

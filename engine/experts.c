@@ -34,21 +34,22 @@ void nj_step_route(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t 
 }
 
 /* A counting sort of (row, rank) entries by expert; entries of an expert stay in row order. */
-void nj_step_group(nj_step *s, const nj_op *op)
+void nj_step_group(nj_step *s, const nj_op *op, uint32_t worker)
 {
-    nj_routing *r = &s->routing;
+    const nj_routing *r = &s->routing;
+    nj_groups *g = &s->worker[worker].groups;
     uint32_t experts = s->m->h.experts, entries = s->rows * s->m->h.experts_used;
-    memset(r->first, 0, sizeof *r->first * (experts + 1));
-    for (uint32_t i = 0; i < entries; i++) r->first[r->chosen[i] + 1]++;
-    r->active_count = 0;
+    memset(g->first, 0, sizeof *g->first * (experts + 1));
+    for (uint32_t i = 0; i < entries; i++) g->first[r->chosen[i] + 1]++;
+    g->active_count = 0;
     for (uint32_t e = 0; e < experts; e++) {
-        if (r->first[e + 1]) r->active[r->active_count++] = e;
-        r->first[e + 1] += r->first[e];
+        if (g->first[e + 1]) g->active[g->active_count++] = e;
+        g->first[e + 1] += g->first[e];
     }
-    for (uint32_t i = 0; i < entries; i++) r->entry[r->first[r->chosen[i]]++] = i;
-    memmove(r->first + 1, r->first, sizeof *r->first * experts); /* each start has moved to its end: shift back */
-    r->first[0] = 0;
-    r->bytes += r->active_count * op->bytes;
+    for (uint32_t i = 0; i < entries; i++) g->entry[g->first[r->chosen[i]]++] = i;
+    memmove(g->first + 1, g->first, sizeof *g->first * experts); /* each start has moved to its end: shift back */
+    g->first[0] = 0;
+    if (worker == 0) s->routing.bytes += g->active_count * op->bytes;
 }
 
 /* Outputs are added in router rank order, whatever order the experts were computed in. */

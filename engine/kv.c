@@ -31,12 +31,17 @@ static uint64_t hash_tokens(uint64_t parent, const int32_t *token)
     return h;
 }
 
-static nj_prefix *prefix_find(const nj_kv *kv, nj_prefix *parent, const int32_t *token)
+/* The node of these tokens and recipe; with `any`, one of another recipe where there is none of this. */
+static nj_prefix *prefix_find(const nj_kv *kv, nj_prefix *parent, const int32_t *token, uint64_t wide, bool any)
 {
     uint64_t hash = hash_tokens(parent ? parent->hash : 0, token);
-    for (nj_prefix *p = kv->bucket[hash & (kv->buckets - 1)]; p; p = p->hash_next)
-        if (p->hash == hash && p->parent == parent && memcmp(p->token, token, sizeof p->token) == 0) return p;
-    return NULL;
+    nj_prefix *other = NULL;
+    for (nj_prefix *p = kv->bucket[hash & (kv->buckets - 1)]; p; p = p->hash_next) {
+        if (p->hash != hash || p->parent != parent || memcmp(p->token, token, sizeof p->token) != 0) continue;
+        if (p->wide == wide) return p;
+        other = p;
+    }
+    return any ? other : NULL;
 }
 
 static void order_remove(nj_kv *kv, nj_prefix *p)
@@ -111,6 +116,7 @@ static nj_prefix *prefix_add(nj_kv *kv, nj_prefix *parent, const nj_sequence *s,
     nj_prefix *p = nj_new(nj_prefix);
     if (!p) return NULL;
     memcpy(p->token, s->token + (size_t)index * NJ_KV_PAGE, sizeof p->token);
+    p->wide = s->wide[index];
     p->parent = parent;
     p->hash = hash_tokens(parent ? parent->hash : 0, p->token);
     p->hash_next = kv->bucket[p->hash & (kv->buckets - 1)];
@@ -190,6 +196,7 @@ int nj_kv_reserve(nj_kv *kv, nj_sequence *s, uint32_t length)
     uint32_t need = (length + NJ_KV_PAGE - 1) / NJ_KV_PAGE, groups = kv->m->groups;
     int rc;
     if ((rc = nj_array_grow(&s->token, &s->token_cap, length, sizeof *s->token)) != 0) return rc;
+    if ((rc = nj_array_grow(&s->wide, &s->wide_cap, need, sizeof *s->wide)) != 0) return rc;
     for (uint32_t g = 0; g < groups; g++) {
         if ((rc = nj_array_grow(&s->page[g], &s->page_cap[g], need, sizeof *s->page[g])) != 0) return rc;
         if (s->length % NJ_KV_PAGE && (rc = copy_if_shared(kv, &s->page[g][s->length / NJ_KV_PAGE])) != 0) return rc;
@@ -227,6 +234,7 @@ void nj_kv_release(nj_kv *kv, nj_sequence *s)
         for (uint32_t g = 0; g < kv->m->groups; g++) page_unref(kv, s->page[g][p]);
     stand_on(s, NULL, 0);
     s->pages = s->length = 0;
+    s->synthetic = false;
 }
 
 /* The node holds the same bits as the sequence's own page: one copy is enough for both. */
@@ -244,8 +252,9 @@ static void share_page(nj_kv *kv, nj_kv_page **own, nj_kv_page **indexed)
 
 void nj_kv_settle(nj_kv *kv, nj_sequence *s)
 {
-    while (s->indexed < s->length / NJ_KV_PAGE) {
-        nj_prefix *p = prefix_find(kv, s->prefix, s->token + (size_t)s->indexed * NJ_KV_PAGE);
+    while (!s->synthetic && s->indexed < s->length / NJ_KV_PAGE) {
+        const int32_t *token = s->token + (size_t)s->indexed * NJ_KV_PAGE;
+        nj_prefix *p = prefix_find(kv, s->prefix, token, s->wide[s->indexed], false);
         if (p)
             for (uint32_t g = 0; g < kv->m->groups; g++) share_page(kv, &s->page[g][s->indexed], &p->page[g]);
         else if (!(p = prefix_add(kv, s->prefix, s, s->indexed)))
@@ -269,29 +278,39 @@ static bool chain_is_whole(const nj_kv *kv, const nj_prefix *p, uint32_t pages)
     return true;
 }
 
-int nj_kv_adopt(nj_kv *kv, nj_sequence *s, const int32_t *tokens, uint32_t n)
+/* Follows the index from the sequence's place along the tokens wanted; *pages counts the pages up to the result. */
+static nj_prefix *find_chain(const nj_kv *kv, const nj_sequence *s, const nj_kv_want *want, uint32_t *pages)
 {
     nj_prefix *p = s->prefix, *next;
-    uint32_t own = s->indexed, pages = own, groups = kv->m->groups;
+    for (*pages = s->indexed; (*pages + 1) * NJ_KV_PAGE < want->n; ++*pages, p = next) {
+        const int32_t *token = want->token + (size_t)*pages * NJ_KV_PAGE;
+        if (!(next = prefix_find(kv, p, token, nj_kv_wide_bits(*pages, want->wide), want->any_recipe))) break;
+    }
+    for (; *pages > s->indexed && !chain_is_whole(kv, p, *pages); --*pages) p = p->parent;
+    return p;
+}
+
+int nj_kv_adopt(nj_kv *kv, nj_sequence *s, const nj_kv_want *want)
+{
+    uint32_t own = s->indexed, pages, groups = kv->m->groups;
     int rc;
     if (s->length != own * NJ_KV_PAGE) return 0;
-    while ((pages + 1) * NJ_KV_PAGE < n && (next = prefix_find(kv, p, tokens + (size_t)pages * NJ_KV_PAGE))) {
-        p = next;
-        pages++;
-    }
-    for (; pages > own && !chain_is_whole(kv, p, pages); pages--) p = p->parent;
+    nj_prefix *p = find_chain(kv, s, want, &pages);
     if (pages == own) return 0;
-    if ((rc = nj_array_grow(&s->token, &s->token_cap, n, sizeof *s->token)) != 0) return rc;
+    if ((rc = nj_array_grow(&s->token, &s->token_cap, want->n, sizeof *s->token)) != 0) return rc;
+    if ((rc = nj_array_grow(&s->wide, &s->wide_cap, pages, sizeof *s->wide)) != 0) return rc;
     for (uint32_t g = 0; g < groups; g++)
         if ((rc = nj_array_grow(&s->page[g], &s->page_cap[g], pages, sizeof *s->page[g])) != 0) return rc;
     while (s->pages > own) /* reserved for rows that were not computed */
         for (uint32_t g = (s->pages--, 0); g < groups; g++) page_unref(kv, s->page[g][s->pages]);
-    memcpy(s->token, tokens, (size_t)pages * NJ_KV_PAGE * sizeof *tokens);
+    memcpy(s->token, want->token, (size_t)pages * NJ_KV_PAGE * sizeof *want->token);
     stand_on(s, p, pages);
     prefix_touch(kv, p);
-    for (uint32_t i = pages; i-- > own; p = p->parent)
+    for (uint32_t i = pages; i-- > own; p = p->parent) {
+        s->wide[i] = p->wide;
         for (uint32_t g = 0; g < groups; g++)
             if ((s->page[g][i] = p->page[g])) p->page[g]->refs++;
+    }
     s->pages = pages;
     s->length = pages * NJ_KV_PAGE;
     nj_kv_settle(kv, s);

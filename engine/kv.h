@@ -2,8 +2,9 @@
  *
  * A page belongs to one cache group and holds, for each layer of it, keys [kv_heads][64][row] and then values likewise,
  * so that attention reads one head's keys forward. A page that several sequences (or the prefix index) hold is never
- * written: a writer copies it first. Every row is computed by one recipe (DESIGN, row invariance), so a shared page
- * holds the very bits that the request would have computed itself. */
+ * written: a writer copies it first. A row is computed by the wide or the narrow recipe, and pages of the same tokens
+ * but of other recipes are different pages, so a shared page holds the very bits that the request would have computed
+ * itself (unless it said that any will do). */
 #ifndef NJ_KV_H
 #define NJ_KV_H
 
@@ -18,12 +19,13 @@ typedef struct nj_kv_page {
     char data[] __attribute__((aligned(64)));
 } nj_kv_page;
 
-/* Full pages known by their tokens: a node is 64 tokens that follow its parent's. */
+/* Full pages known by their tokens and recipes: a node is 64 tokens that follow its parent's. */
 typedef struct nj_prefix {
     struct nj_prefix *parent, *hash_next, *newer, *older; /* newer, older: order of use, for eviction */
     uint64_t hash;
     uint32_t children, users;              /* sequences whose last full page this is */
     nj_kv_page *page[NJ_CACHE_GROUPS_MAX]; /* NULL: a window left it behind before it was shared */
+    uint64_t wide;                         /* bit i: position i was computed by the wide recipe */
     int32_t token[NJ_KV_PAGE];
 } nj_prefix;
 
@@ -46,9 +48,12 @@ struct nj_sequence {
     size_t token_cap;
     nj_kv_page **page[NJ_CACHE_GROUPS_MAX]; /* [group][position / 64]; NULL behind a window */
     size_t page_cap[NJ_CACHE_GROUPS_MAX];
+    uint64_t *wide;    /* [pages] as in nj_prefix */
+    size_t wide_cap;
     uint32_t pages;    /* page slots in use, each group alike */
     nj_prefix *prefix; /* node of the last indexed full page, or NULL */
     uint32_t indexed;  /* full pages in the index chain that ends at `prefix` */
+    bool synthetic;    /* holds pages that no tokens have filled: they never enter the index */
 };
 
 int nj_kv_init(nj_kv *kv, const nj_model *m, uint32_t type, uint64_t bytes_max, nj_error *err);
@@ -65,10 +70,32 @@ void nj_kv_truncate(nj_kv *kv, nj_sequence *s, uint32_t length);
 /* After a step: indexes pages that became full, and lets go of those that the window has passed. */
 void nj_kv_settle(nj_kv *kv, nj_sequence *s);
 
+/* Notes how a position was computed, before nj_kv_settle. */
+static inline void nj_kv_mark(nj_sequence *s, uint32_t position, bool wide)
+{
+    uint64_t bit = 1ull << position % NJ_KV_PAGE, *page = &s->wide[position / NJ_KV_PAGE];
+    *page = wide ? *page | bit : *page & ~bit;
+}
+
+/* Which positions of a page lie among the first `wide` of a sequence. */
+static inline uint64_t nj_kv_wide_bits(uint32_t page, uint32_t wide)
+{
+    uint32_t begin = page * NJ_KV_PAGE;
+    if (wide <= begin) return 0;
+    return wide - begin >= NJ_KV_PAGE ? UINT64_MAX : (1ull << (wide - begin)) - 1;
+}
+
+/* Tokens of which a sequence would compute the first `wide` by the wide recipe; with any_recipe it does not mind. */
+typedef struct nj_kv_want {
+    const int32_t *token;
+    uint32_t n, wide;
+    bool any_recipe;
+} nj_kv_want;
+
 /* A sequence that stands at the end of its indexed pages (an empty one does) takes over the pages that others have
- * computed for tokens[0..n), its own tokens and what follows: whole pages only, at most n - 1 positions in all.
+ * computed for the tokens wanted, its own and what follows: whole pages only, at most n - 1 positions in all.
  * Returns the positions gained, or -ENOMEM. */
-int nj_kv_adopt(nj_kv *kv, nj_sequence *s, const int32_t *tokens, uint32_t n);
+int nj_kv_adopt(nj_kv *kv, nj_sequence *s, const nj_kv_want *want);
 
 /* Bytes of pages that a sequence of `length` positions holds, at most. */
 uint64_t nj_kv_bytes_for(const nj_kv *kv, uint32_t length);

@@ -156,6 +156,7 @@ typedef struct nj_engine_options {
     uint32_t context;      /* positions a sequence may have; 0: the model's */
     uint32_t rows_max;     /* rows per step, at most NJ_STEP_ROWS_MAX; 0: 256 */
     uint64_t kv_bytes_max; /* budget for KV pages; 0: half of the memory available now */
+    bool acts_f32;         /* F32 activations for all weights: what rounded ones are compared with */
 } nj_engine_options;
 
 int nj_engine_new(nj_engine **out, const nj_model *m, const nj_engine_options *opt, nj_error *err);
@@ -163,8 +164,12 @@ void nj_engine_free(nj_engine *e);
 
 typedef struct nj_engine_stats {
     nj_isa isa;
+    bool has_wide; /* prompt rows have a recipe of their own */
     uint32_t threads;
     uint64_t steps, rows;
+    uint64_t weight_bytes; /* that all steps had to read; of experts, those that some row chose */
+    uint64_t kv_values;    /* K and V values that attention covered, summed over all rows */
+    uint64_t attention_ns; /* time in attention, in all steps */
     uint64_t prompt_rows, prompt_ns; /* steps that held at least one prompt row */
     uint64_t decode_rows, decode_ns; /* steps of generated rows only */
     uint64_t decode_bytes;           /* weight bytes those steps had to read */
@@ -182,11 +187,21 @@ uint32_t nj_sequence_length(const nj_sequence *s);
 /* Forgets positions >= length. With sliding windows it may forget more: nj_sequence_length says where to go on. */
 void nj_sequence_truncate(nj_engine *e, nj_sequence *s, uint32_t length);
 
-/* One row of a step: the next token of a sequence. Rows of one sequence must follow each other in order. */
+/* Fills an empty sequence with `length` positions of finite pseudo-random keys and values, as if so many tokens had
+ * been computed: a benchmark of long contexts need not compute them. What is then computed means nothing, and no other
+ * sequence ever shares it. -EINVAL when the sequence is not empty, -EOVERFLOW past the context, -ENOSPC when KV pages
+ * ran out, -ENOMEM: then the sequence is empty. */
+int nj_sequence_fill(nj_engine *e, nj_sequence *s, uint32_t length, nj_error *err);
+
+/* One row of a step: the next token of a sequence. Rows of one sequence must follow each other in order.
+ * The AMX tier computes a prompt's rows by its wide recipe (BF16 activations) and generated ones by the narrow recipe
+ * (int8), which all tiers have in common; the other tiers compute all rows by the narrow one. Pages are shared between
+ * sequences whose rows were computed alike. */
 typedef struct nj_row {
     nj_sequence *sequence;
     int32_t token;
     bool logits; /* wanted for this row */
+    bool prompt; /* a row of a prompt */
 } nj_row;
 
 /* Computes rows (at most rows_max) and appends them to their sequences. logits[i] of the i-th row that asked lie at
@@ -239,6 +254,9 @@ typedef struct nj_request {
     bool detect_loops;     /* end with NJ_FINISH_LOOP when the same n-gram repeats over and over */
     bool logprobs;         /* keep the log probability of each token */
     uint32_t top_logprobs; /* and of this many best alternatives (at most 20) */
+    /* Take over pages of the same tokens whatever recipe computed them: the earlier answers of a conversation need not
+     * be computed again as rows of a prompt. The answer may then depend on what ran before. */
+    bool any_recipe;
 } nj_request;
 
 typedef struct nj_top {

@@ -23,32 +23,36 @@ static inline nj_panels nj_weight_at(const nj_weight *w, uint32_t index)
     return p;
 }
 
-/* Matrices of activations, [rows][width] floats; widths are set by the builder. */
+/* Matrices of activations, [rows][width] floats; widths are set by the builder. A slot that quantized or 16-bit weights
+ * read has companion rows beside its floats: what a product of the row's recipe takes, int8 blocks or BF16. */
 typedef enum nj_slot {
+    NJ_SLOT_NONE,
     NJ_SLOT_X,          /* residual stream */
     NJ_SLOT_H,          /* normed input of a sublayer */
     NJ_SLOT_QKV,        /* queries, keys, values side by side */
     NJ_SLOT_ATTN,       /* attention's output per head */
-    NJ_SLOT_FF,         /* gate and up side by side */
     NJ_SLOT_ACT,        /* activated MLP */
     NJ_SLOT_OUT,        /* a sublayer's output, before it is added to X */
+    NJ_SLOT_SHARED,     /* the shared expert's output */
     NJ_SLOT_ROUTE,      /* router logits [experts] */
-    NJ_SLOT_EXPERT_FF,  /* as FF, one row per (row, rank) */
-    NJ_SLOT_EXPERT_ACT, /* likewise */
+    NJ_SLOT_EXPERT_ACT, /* as ACT, one row per (row, rank) */
     NJ_SLOT_EXPERT_OUT, /* likewise: kept apart and added in rank order, so that a sum never depends on the batch */
     NJ_SLOT_LOGITS,     /* [vocab], one row per row that asked for logits */
+    NJ_SLOT_KV,         /* no matrix, as the next: the cache; ops name it so that barriers follow from what they name */
+    NJ_SLOT_CHOSEN,     /* the experts chosen, and their weights */
     NJ_SLOT_COUNT
 } nj_slot;
 
 typedef enum nj_op_kind {
     NJ_OP_EMBED,     /* dst = embedding of the row's token, times `scale` */
     NJ_OP_NORM,      /* dst = rms_norm(src) * vec */
-    NJ_OP_HEAD_NORM, /* in place: each of `heads` heads at dst_offset is normed on its own */
-    NJ_OP_LINEAR,    /* dst = W src (+ bias): every weight product, those of experts too */
-    NJ_OP_ROPE,      /* in place: rotates `heads` heads at dst_offset */
-    NJ_OP_KV_STORE,  /* keys and values of src to the layer's cache pages */
+    NJ_OP_QUANTIZE,  /* companion rows of dst from its floats */
+    NJ_OP_HEAD_NORM, /* in place: each of `heads` heads from `head` on is normed on its own */
+    NJ_OP_LINEAR,    /* dst = W src (+ bias): every weight product but a GLU's, those of experts too */
+    NJ_OP_ROPE,      /* in place: rotates `heads` heads from `head` on */
+    NJ_OP_KV_STORE,  /* keys, then values, in `heads` heads of src from `head` on, to the layer's cache pages */
     NJ_OP_ATTENTION, /* dst = attention of src's queries over the sequence's cached positions */
-    NJ_OP_GLU,       /* dst = act(src[0..width]) * src[width..2*width] */
+    NJ_OP_GLU,       /* dst = act(W src) * (U src), and its companion rows */
     NJ_OP_ADD,       /* dst += src */
     NJ_OP_SOFTCAP,   /* in place: scale * tanh(dst / scale) */
     NJ_OP_ROUTE,     /* chooses experts of each row from the logits in src */
@@ -57,9 +61,16 @@ typedef enum nj_op_kind {
     NJ_OP_GATED_ADD, /* dst += sigmoid(vec . src2) * src: a shared expert behind its gate */
 } nj_op_kind;
 
-/* How workers divide an op. Row-divided ops in a row need no barrier between them: each worker meets its own rows
- * again. */
-typedef enum nj_division { NJ_BY_ROW, NJ_BY_OUTPUT, NJ_BY_HEAD, NJ_BY_ONE } nj_division;
+/* How workers divide an op. Between ops of one division by row (or by head) no barrier is needed: each worker meets
+ * its own again. */
+typedef enum nj_division {
+    NJ_BY_ROW,
+    NJ_BY_HEAD,   /* by (row, head of QKV), whichever heads the op works on */
+    NJ_BY_BLOCK,  /* by (row, 32 columns) */
+    NJ_BY_OUTPUT, /* by (matrix, panels), by what the work costs */
+    NJ_BY_TASK,   /* attention's own */
+    NJ_BY_NONE    /* each worker does all of it, for itself */
+} nj_division;
 
 /* Which rows an op works on: all of the step, those that asked for logits, or one for each (row, rank) of the routing,
  * where a product takes the matrix of the expert that was chosen there. */
@@ -69,14 +80,18 @@ typedef enum nj_activation { NJ_ACT_SILU, NJ_ACT_GELU_TANH } nj_activation;
 
 typedef struct nj_op {
     nj_op_kind kind;
-    nj_division division; /* follows from kind */
-    bool barrier;         /* workers meet after this op; set by the builder from what the next op reads */
+    nj_division division;
+    bool barrier; /* workers meet after this op; set by the builder from the slots that ops name */
     nj_rows rows;
     nj_slot src, src2, dst;
-    uint32_t src_offset, dst_offset, width; /* columns */
-    uint32_t layer, heads;
-    const nj_weight *w; /* LINEAR */
-    const float *vec;   /* norm weights, or a gate vector */
+    uint32_t dst_offset, width; /* columns */
+    uint32_t layer, head, heads;
+    const nj_weight *w;  /* LINEAR; GLU: gate */
+    const nj_weight *up; /* GLU: from row `up_row` on, as a file may hold gate and up in one matrix */
+    uint32_t up_row;
+    unsigned acts;    /* QUANTIZE, GLU: bits 1 << nj_acts of the forms in which weights may read dst */
+    bool f32;         /* LINEAR: the F32 recipe whatever the weights' type (the router) */
+    const float *vec; /* norm weights, or a gate vector */
     float scale;
     uint64_t bytes; /* GROUP: weight bytes of one expert */
     nj_activation act;
@@ -119,6 +134,7 @@ struct nj_model {
     double *rope_freq; /* [rope_dim / 2] */
     float rope_magnitude;
     uint32_t slot_width[NJ_SLOT_COUNT];
+    unsigned slot_acts[NJ_SLOT_COUNT]; /* forms of companion rows, as in nj_op */
     nj_cache_group group[NJ_CACHE_GROUPS_MAX];
     uint32_t groups;
     nj_layer_cache *layer_cache; /* [layers] */
@@ -126,7 +142,7 @@ struct nj_model {
     size_t op_count, op_cap;
 };
 
-/* Emits the program of a model whose tensors are bound; fills slot widths and cache groups. */
+/* Emits the program of a model whose tensors are bound; fills slot widths, their companions and cache groups. */
 int nj_program_build(nj_model *m, nj_error *err);
 
 #endif

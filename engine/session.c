@@ -18,7 +18,7 @@ struct nj_session {
     int32_t *token; /* prompt, then answer */
     size_t token_cap;
     uint32_t prompt_len, token_count, max_tokens;
-    bool ignore_eos, detect_loops, logprobs;
+    bool ignore_eos, detect_loops, logprobs, any_recipe;
     uint32_t top_count;
     nj_token_out *out; /* one per token of the answer */
     size_t out_count, out_cap;
@@ -79,6 +79,7 @@ int nj_session_new(nj_engine *e, const nj_request *r, nj_session **out, nj_error
     s->ignore_eos = r->ignore_eos;
     s->detect_loops = r->detect_loops;
     s->logprobs = r->logprobs;
+    s->any_recipe = r->any_recipe;
     s->top_count = r->logprobs ? r->top_logprobs : 0;
     rc = nj_sequence_new(e, &s->sequence, err);
     if (!rc) rc = nj_sampler_new(&s->sampler, &r->sampling, (int32_t)e->m->h.vocab, err);
@@ -141,14 +142,22 @@ void nj_session_cancel(nj_session *s)
 
 /* ---- Forming a step ---- */
 
+/* Rows of the prompt that the wide recipe computes. */
+static uint32_t wide_rows(const nj_engine *e, const nj_session *s)
+{
+    return e->step.has_wide ? s->prompt_len : 0;
+}
+
 /* Is a session of this step about to compute the very page that `s` needs next? Then waiting a step saves the work. */
 static bool page_is_coming(const nj_engine *e, const nj_session *s)
 {
     const nj_sequence *q = s->sequence;
     uint32_t from = q->indexed * NJ_KV_PAGE;
+    uint64_t wide = nj_kv_wide_bits(q->indexed, wide_rows(e, s));
     if (q->length != from || from + NJ_KV_PAGE >= s->token_count) return false;
     for (const nj_session *o = e->sessions; o != s; o = o->next)
         if (o->rows && o->sequence->prefix == q->prefix && o->token_count >= from + NJ_KV_PAGE &&
+            (s->any_recipe || nj_kv_wide_bits(q->indexed, wide_rows(e, o)) == wide) &&
             memcmp(o->token + from, s->token + from, NJ_KV_PAGE * sizeof *s->token) == 0)
             return true;
     return false;
@@ -166,7 +175,7 @@ static int add_rows(nj_engine *e, nj_session *s, uint32_t *n, uint32_t limit)
     for (uint32_t i = 0; i < count; i++) {
         bool last = q->length + i + 1 == s->token_count;
         e->row_session[*n] = last ? s : NULL;
-        e->row[(*n)++] = (nj_row){ q, s->token[q->length + i], last };
+        e->row[(*n)++] = (nj_row){ q, s->token[q->length + i], last, q->length + i < s->prompt_len };
     }
     s->rows = count;
     return 0;
@@ -186,7 +195,8 @@ static int form_step(nj_engine *e, uint32_t *n)
     }
     for (nj_session *s = e->sessions; s && *n < e->step.rows_max; s = s->next) {
         if (s->finish != NJ_RUNNING || s->parked || s->rows || s->sequence->length == s->token_count) continue;
-        int gained = nj_kv_adopt(&e->kv, s->sequence, s->token, s->token_count);
+        nj_kv_want want = { s->token, s->token_count, wide_rows(e, s), s->any_recipe };
+        int gained = nj_kv_adopt(&e->kv, s->sequence, &want);
         if (gained < 0) return gained;
         e->stats.prefix_rows_saved += (uint64_t)gained;
         if (!page_is_coming(e, s) && (rc = add_rows(e, s, n, e->step.rows_max - *n)) != 0) return rc;

@@ -5,16 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-/* This worker's share of the op's rows. */
-static void own_rows(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers, uint32_t *begin,
-                     uint32_t *end)
-{
-    uint64_t b, e;
-    nj_share(nj_op_rows(s, op), worker, workers, &b, &e);
-    *begin = (uint32_t)b;
-    *end = (uint32_t)e;
-}
-
 static void op_embed(const nj_step *s, const nj_op *op, uint32_t row)
 {
     const nj_model *m = s->m;
@@ -41,73 +31,58 @@ static void fill_rope(const nj_step *s, uint32_t row)
     }
 }
 
-/* RMS norm (Zhang & Sennrich 2019); the sum in double, as a model may be 16k wide. */
+/* RMS norm (Zhang & Sennrich 2019); the sum in double, as a model may be 16k wide, in eight parts that a compiler keeps
+ * in registers side by side. */
 static void rms_norm(const float *x, const float *weight, float *y, uint32_t n, float eps)
 {
-    double sum = 0.0;
-    for (uint32_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    double part[8] = { 0 }, sum = 0.0;
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (uint32_t k = 0; k < 8; k++) part[k] += (double)x[i + k] * (double)x[i + k];
+    for (; i < n; i++) sum += (double)x[i] * (double)x[i];
+    for (uint32_t k = 0; k < 8; k++) sum += part[k];
     float scale = (float)(1.0 / sqrt(sum / n + (double)eps));
-    for (uint32_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
+    for (i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
 }
 
 /* The residual row of a selected row is where its row lies; selected ops before the last product read it from there. */
 static void op_norm(const nj_step *s, const nj_op *op, uint32_t row)
 {
-    uint32_t src = op->rows == NJ_ROWS_SELECTED ? s->select[row] : row;
-    rms_norm(nj_slot_row(s, op->src, src), op->vec, nj_slot_row(s, op->dst, row), op->width, op->scale);
+    rms_norm(nj_slot_row(s, op->src, nj_step_row(s, op->rows, row)), op->vec, nj_slot_row(s, op->dst, row), op->width,
+             op->scale);
 }
 
-static void op_head_norm(const nj_step *s, const nj_op *op, uint32_t row)
+void nj_step_quantize(const nj_step *s, const nj_op *op, uint32_t row, uint32_t begin, uint32_t end)
 {
-    float *x = nj_slot_row(s, op->dst, row) + op->dst_offset;
-    for (uint32_t h = 0; h < op->heads; h++, x += op->width) rms_norm(x, op->vec, x, op->width, op->scale);
+    if (!op->acts || s->acts_f32) return;
+    const float *x = nj_slot_row(s, op->dst, row) + begin;
+    char *acts = nj_acts_row(s, op->dst, row) + begin * sizeof(uint16_t);
+    if (s->wide[nj_step_row(s, op->rows, row)])
+        s->kernels->round_bf16(x, end - begin, (uint16_t *)(void *)acts);
+    else if (op->acts & 1u << NJ_ACTS_INT8)
+        s->kernels->quantize(x, end - begin, (nj_act_block *)(void *)acts);
 }
 
 /* Rotary position (Su et al. 2021): pairs lie side by side (llama) or half the rotated dimensions apart (neox). */
-static void op_rope(const nj_step *s, const nj_op *op, uint32_t row)
+static void rotate(const nj_step *s, uint32_t row, float *x)
 {
     uint32_t half = s->m->h.rope_dim / 2, gap = s->m->h.rope_neox ? half : 1, step = s->m->h.rope_neox ? 1 : 2;
     const float *table = s->rope + (size_t)row * 2 * half;
-    float *x = nj_slot_row(s, op->dst, row) + op->dst_offset;
-    for (uint32_t h = 0; h < op->heads; h++, x += op->width)
-        for (uint32_t i = 0; i < half; i++) {
-            float a = x[i * step], b = x[i * step + gap], c = table[2 * i], n = table[2 * i + 1];
-            x[i * step] = a * c - b * n;
-            x[i * step + gap] = a * n + b * c;
-        }
-}
-
-static void op_kv_store(const nj_step *s, const nj_op *op, uint32_t row)
-{
-    const nj_kv *kv = s->kv;
-    uint32_t position = s->position[row], slot = position % NJ_KV_PAGE;
-    const nj_kv_page *page = s->sequence[row]->page[s->m->layer_cache[op->layer].group][position / NJ_KV_PAGE];
-    const float *k = nj_slot_row(s, op->src, row) + op->src_offset, *v = k + op->heads * op->width;
-    for (uint32_t h = 0; h < op->heads; h++) {
-        char *dst = nj_kv_keys(kv, page, op->layer, h) + (size_t)slot * kv->row_bytes;
-        s->kernels->store[kv->type](k + h * op->width, dst, op->width);
-        s->kernels->store[kv->type](v + h * op->width, dst + nj_kv_values(kv), op->width);
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[i * step], b = x[i * step + gap], c = table[2 * i], n = table[2 * i + 1];
+        x[i * step] = a * c - b * n;
+        x[i * step + gap] = a * n + b * c;
     }
 }
 
-static float silu(float x)
+/* `head` counts the keys' heads, then the values'. */
+static void store_head(const nj_step *s, const nj_op *op, uint32_t row, uint32_t head, const float *x)
 {
-    return x / (1.0f + expf(-x));
-}
-
-static float gelu_tanh(float x)
-{
-    return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); /* sqrt(2 / pi) */
-}
-
-static void op_glu(const nj_step *s, const nj_op *op, uint32_t row)
-{
-    const float *gate = nj_slot_row(s, op->src, row), *up = gate + op->width;
-    float *out = nj_slot_row(s, op->dst, row);
-    if (op->act == NJ_ACT_SILU)
-        for (uint32_t i = 0; i < op->width; i++) out[i] = silu(gate[i]) * up[i];
-    else
-        for (uint32_t i = 0; i < op->width; i++) out[i] = gelu_tanh(gate[i]) * up[i];
+    const nj_kv *kv = s->kv;
+    uint32_t position = s->position[row], heads = op->heads / 2;
+    const nj_kv_page *page = s->sequence[row]->page[s->m->layer_cache[op->layer].group][position / NJ_KV_PAGE];
+    char *dst = nj_kv_keys(kv, page, op->layer, head % heads) + (size_t)(position % NJ_KV_PAGE) * kv->row_bytes;
+    s->kernels->store[kv->type](x, head < heads ? dst : dst + nj_kv_values(kv), op->width);
 }
 
 static void op_add(const nj_step *s, const nj_op *op, uint32_t row)
@@ -127,45 +102,80 @@ static void op_gated_add(const nj_step *s, const nj_op *op, uint32_t row)
     for (uint32_t i = 0; i < op->width; i++) y[i] += gate * x[i];
 }
 
-static void op_softcap(const nj_step *s, const nj_op *op, uint32_t row)
+static void run_by_row(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
 {
-    float *x = nj_slot_row(s, op->dst, row);
-    for (uint32_t i = 0; i < op->width; i++) x[i] = op->scale * tanhf(x[i] / op->scale);
+    uint64_t begin, end;
+    nj_share(nj_op_rows(s, op), worker, workers, &begin, &end);
+    for (uint32_t row = (uint32_t)begin; row < end; row++) switch (op->kind) {
+        case NJ_OP_EMBED:
+            op_embed(s, op, row);
+            fill_rope(s, row);
+            break;
+        case NJ_OP_NORM: op_norm(s, op, row); break;
+        case NJ_OP_QUANTIZE: nj_step_quantize(s, op, row, 0, op->width); break;
+        case NJ_OP_ADD: op_add(s, op, row); break;
+        case NJ_OP_GATED_ADD: op_gated_add(s, op, row); break;
+        default: __builtin_unreachable(); /* the builder divides no other op so */
+        }
 }
 
-static void run_row_op(const nj_step *s, const nj_op *op, uint32_t row)
+/* All ops divided so share one list of (row, head): queries, keys and values. One sequence alone uses all workers. */
+static void run_by_head(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
 {
-    switch (op->kind) {
-    case NJ_OP_EMBED:
-        op_embed(s, op, row);
-        fill_rope(s, row);
-        break;
-    case NJ_OP_NORM: op_norm(s, op, row); break;
-    case NJ_OP_HEAD_NORM: op_head_norm(s, op, row); break;
-    case NJ_OP_ROPE: op_rope(s, op, row); break;
-    case NJ_OP_KV_STORE: op_kv_store(s, op, row); break;
-    case NJ_OP_GLU: op_glu(s, op, row); break;
-    case NJ_OP_ADD: op_add(s, op, row); break;
-    case NJ_OP_GATED_ADD: op_gated_add(s, op, row); break;
-    case NJ_OP_SOFTCAP: op_softcap(s, op, row); break;
-    default: __builtin_unreachable(); /* the builder gives NJ_BY_ROW to no other op */
+    uint64_t begin, end;
+    uint32_t heads = s->m->h.heads + 2 * s->m->h.kv_heads;
+    nj_share((uint64_t)s->rows * heads, worker, workers, &begin, &end);
+    for (uint64_t i = begin; i < end; i++) {
+        uint32_t row = (uint32_t)(i / heads), head = (uint32_t)(i % heads);
+        if (head < op->head || head >= op->head + op->heads) continue;
+        float *x = nj_slot_row(s, op->src, row) + head * op->width;
+        switch (op->kind) {
+        case NJ_OP_HEAD_NORM: rms_norm(x, op->vec, x, op->width, op->scale); break;
+        case NJ_OP_ROPE: rotate(s, row, x); break;
+        case NJ_OP_KV_STORE: store_head(s, op, row, head - op->head, x); break;
+        default: __builtin_unreachable();
+        }
+    }
+}
+
+/* The ends of a worker's share may lie inside of a row. */
+static void run_by_block(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
+{
+    enum { BLOCK = 32 };
+    uint64_t at, end;
+    uint32_t blocks = (op->width + BLOCK - 1) / BLOCK;
+    nj_share((uint64_t)nj_op_rows(s, op) * blocks, worker, workers, &at, &end);
+    while (at < end) {
+        uint32_t row = (uint32_t)(at / blocks), first = (uint32_t)(at % blocks);
+        uint32_t last = end - at < blocks - first ? first + (uint32_t)(end - at) : blocks;
+        uint32_t stop = last == blocks ? op->width : last * BLOCK;
+        if (op->kind == NJ_OP_QUANTIZE) {
+            nj_step_quantize(s, op, row, first * BLOCK, stop);
+        } else { /* SOFTCAP */
+            float *x = nj_slot_row(s, op->dst, row);
+            for (uint32_t i = first * BLOCK; i < stop; i++) x[i] = op->scale * tanhf(x[i] / op->scale);
+        }
+        at += last - first;
     }
 }
 
 static void run_op(nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers)
 {
-    uint32_t begin, end;
     switch (op->kind) {
     case NJ_OP_LINEAR: nj_step_linear(s, op, worker, workers); return;
+    case NJ_OP_GLU: nj_step_glu(s, op, worker, workers); return;
     case NJ_OP_ATTENTION: nj_step_attention(s, op, worker, workers); return;
     case NJ_OP_ROUTE: nj_step_route(s, op, worker, workers); return;
-    case NJ_OP_GROUP:
-        if (worker == 0) nj_step_group(s, op);
-        return;
+    case NJ_OP_GROUP: nj_step_group(s, op, worker); return;
     case NJ_OP_COMBINE: nj_step_combine(s, op, worker, workers); return;
-    default: own_rows(s, op, worker, workers, &begin, &end);
+    default: break;
     }
-    for (uint32_t row = begin; row < end; row++) run_row_op(s, op, row);
+    if (op->division == NJ_BY_HEAD)
+        run_by_head(s, op, worker, workers);
+    else if (op->division == NJ_BY_BLOCK)
+        run_by_block(s, op, worker, workers);
+    else
+        run_by_row(s, op, worker, workers);
 }
 
 static void run_program(void *arg, uint32_t worker, uint32_t workers)
@@ -173,8 +183,11 @@ static void run_program(void *arg, uint32_t worker, uint32_t workers)
     nj_step *s = arg;
     for (size_t i = 0; i < s->m->op_count; i++) {
         const nj_op *op = &s->m->op[i];
+        bool timed = worker == 0 && op->kind == NJ_OP_ATTENTION; /* 2 looks at the clock per layer: 50 ns */
+        uint64_t begin = timed ? nj_now_ns() : 0;
         run_op(s, op, worker, workers);
         if (op->barrier) nj_pool_barrier(s->pool);
+        if (timed) s->attention_ns += nj_now_ns() - begin;
     }
 }
 
@@ -206,32 +219,54 @@ static void cut_step(nj_step *s, cutter *c)
     cut(c, &s->token, rows, sizeof *s->token);
     cut(c, &s->position, rows, sizeof *s->position);
     cut(c, &s->sequence, rows, sizeof *s->sequence);
+    cut(c, &s->wide, rows, sizeof *s->wide);
     cut(c, &s->select, rows, sizeof *s->select);
     cut(c, &s->rope, rows * h->rope_dim, sizeof *s->rope);
     for (int i = 0; i < NJ_SLOT_COUNT; i++) {
-        cut(c, &s->slot[i], (nj_slot_is_routed((nj_slot)i) ? entries : rows) * s->m->slot_width[i], sizeof(float));
+        uint64_t n = nj_slot_is_routed((nj_slot)i) ? entries : rows;
+        cut(c, &s->slot[i], n * s->m->slot_width[i], sizeof(float));
+        if (s->m->slot_acts[i]) cut(c, &s->acts[i], n, nj_acts_bytes(NJ_ACTS_BF16, s->m->slot_width[i]));
     }
-    nj_routing *r = &s->routing;
-    cut(c, &r->chosen, entries, sizeof *r->chosen);
-    cut(c, &r->weight, entries, sizeof *r->weight);
-    cut(c, &r->first, h->experts + 1, sizeof *r->first);
-    cut(c, &r->entry, entries, sizeof *r->entry);
-    cut(c, &r->active, h->experts, sizeof *r->active);
+    cut(c, &s->routing.chosen, entries, sizeof *s->routing.chosen);
+    cut(c, &s->routing.weight, entries, sizeof *s->routing.weight);
     uint32_t workers = nj_pool_workers(s->pool);
     cut(c, &s->worker, workers, sizeof *s->worker);
     for (uint32_t w = 0; w < workers; w++) {
         nj_worker sizes, *own = c->arena ? &s->worker[w] : &sizes;
-        cut(c, &own->x, entries, sizeof *own->x);
-        cut(c, &own->y, entries, sizeof *own->y);
+        cut(c, &own->row, rows, sizeof *own->row);
+        cut(c, &own->x, rows, sizeof *own->x);
+        cut(c, &own->y, rows, sizeof *own->y);
+        cut(c, &own->glu, s->glu_floats, sizeof *own->glu);
+        cut(c, &own->groups.first, h->experts + 1, sizeof(uint32_t));
+        cut(c, &own->groups.entry, entries, sizeof(uint32_t));
+        cut(c, &own->groups.active, h->experts, sizeof(uint32_t));
         cut(c, &own->scores, NJ_KV_PAGE, sizeof *own->scores);
         cut(c, &own->softmax, h->heads / h->kv_heads, sizeof *own->softmax);
         cut(c, &own->norm, h->experts, sizeof(float));
     }
 }
 
+void nj_step_use(nj_step *s, const nj_kernels *kernels, bool acts_f32)
+{
+    s->kernels = kernels;
+    s->acts_f32 = acts_f32;
+    s->has_wide = kernels->linear_wide[NJ_BF16] && !acts_f32;
+}
+
+/* Gate and up on their way to the activation stay within half of a core's L2, whatever the rows: the other half is for
+ * weights. */
+static uint32_t size_glu(uint32_t rows_max)
+{
+    nj_machine machine;
+    nj_machine_read(&machine);
+    uint64_t floats = machine.l2_bytes / 2 / sizeof(float), least = (uint64_t)rows_max * NJ_GLU_FLOATS(1);
+    return (uint32_t)(floats > least ? floats : least);
+}
+
 int nj_step_init(nj_step *s, nj_arena **arena, nj_error *err)
 {
     cutter measure = { 0 };
+    s->glu_floats = size_glu(s->rows_max);
     cut_step(s, &measure);
     int rc = nj_arena_new(arena, measure.bytes, err);
     if (rc) return rc;

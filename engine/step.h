@@ -5,17 +5,27 @@
 #include "engine/kv.h"
 #include "numa/nj_numa.h"
 
-/* Rows of each expert in one step: expert e has entries [first[e], first[e + 1]) of `entry`, in row order. An entry is
- * row * experts_used + rank, which is also its row in the EXPERT_* slots. */
+/* What the router chose for the step's rows. */
 typedef struct nj_routing {
     uint32_t *chosen; /* [rows][used] expert of each rank */
     float *weight;    /* [rows][used] */
+    uint64_t bytes;   /* expert weights that the step has read so far */
+} nj_routing;
+
+/* Rows of each expert: expert e has entries [first[e], first[e + 1]) of `entry`, in row order. An entry is
+ * row * experts_used + rank, which is also its row in the EXPERT_* slots. */
+typedef struct nj_groups {
     uint32_t *first;  /* [experts + 1] */
     uint32_t *entry;  /* [rows * used] */
     uint32_t *active; /* [experts] experts with rows, ascending */
     uint32_t active_count;
-    uint64_t bytes; /* expert weights that the step has read so far */
-} nj_routing;
+} nj_groups;
+
+/* Gate, up and activation are divided into units of so many columns: whole blocks of the rounding that follows. */
+enum { NJ_GLU_COLUMNS = 32 };
+
+/* Floats of nj_worker.glu that `units` of them need for each row: gate and up, which may begin inside of a panel. */
+#define NJ_GLU_FLOATS(units) (2 * NJ_GLU_COLUMNS * (units) + NJ_PANEL_ROWS)
 
 /* The running softmax of one query head: m is the largest score so far, sum the weights' total relative to it. */
 typedef struct nj_softmax {
@@ -24,8 +34,11 @@ typedef struct nj_softmax {
 
 /* What one worker needs for itself. */
 typedef struct nj_worker {
-    const void **x; /* [entries] row pointers of a product */
-    float **y;
+    uint32_t *row;       /* [rows] of a product: rows of its destination */
+    const void **x;      /* [rows] where they come from */
+    float **y;           /* [rows] where they go to */
+    float *glu;          /* [glu_floats] gate and up of some columns, on their way to the activation */
+    nj_groups groups;    /* each worker makes its own: cheaper than a barrier */
     float *scores;       /* [NJ_KV_PAGE] one tile of one head */
     nj_softmax *softmax; /* [heads / kv_heads] */
     float *norm;         /* [experts] router scratch */
@@ -37,17 +50,26 @@ typedef struct nj_step {
     const nj_kv *kv;
     nj_pool *pool;
     uint32_t rows_max;
+    bool acts_f32; /* the F32 recipe for all weights */
+    bool has_wide; /* the tier has a wide recipe */
+    uint32_t glu_floats;
     /* the step's rows */
     uint32_t rows, selected;
     int32_t *token;         /* [rows] */
     uint32_t *position;     /* [rows] */
     nj_sequence **sequence; /* [rows] */
+    bool *wide;             /* [rows] computed by the wide recipe; all false without has_wide */
     uint32_t *select;       /* [selected] rows that asked for logits, ascending */
     float *rope;            /* [rows][rope_dim / 2][cos, sin] */
     float *slot[NJ_SLOT_COUNT];
+    char *acts[NJ_SLOT_COUNT]; /* companion rows: nj_act_block[width / 32] of a narrow row, BF16 of a wide one */
     nj_routing routing;
-    nj_worker *worker; /* [workers] */
+    nj_worker *worker;     /* [workers] */
+    uint64_t attention_ns; /* that worker 0 has spent in attention, with the wait for the others, in all steps */
 } nj_step;
+
+/* Says by which kernels steps are computed, and whether by their F32 recipe alone. */
+void nj_step_use(nj_step *s, const nj_kernels *kernels, bool acts_f32);
 
 /* Allocates slots and scratch for `rows_max` rows; freed by the arena's owner. */
 int nj_step_init(nj_step *s, nj_arena **arena, nj_error *err);
@@ -60,14 +82,18 @@ void nj_step_attention(const nj_step *s, const nj_op *op, uint32_t worker, uint3
 
 /* Weight products (engine/linear.c) and what stands around those of experts (engine/experts.c). */
 void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
+void nj_step_glu(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
 void nj_step_route(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
-void nj_step_group(nj_step *s, const nj_op *op);
+void nj_step_group(nj_step *s, const nj_op *op, uint32_t worker);
 void nj_step_combine(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
+
+/* Rounds columns [begin, end) of a row of op->dst to its companion; begin is a multiple of 32. */
+void nj_step_quantize(const nj_step *s, const nj_op *op, uint32_t row, uint32_t begin, uint32_t end);
 
 /* Slots with a row for each (row, rank) of the routing. */
 static inline bool nj_slot_is_routed(nj_slot slot)
 {
-    return slot == NJ_SLOT_EXPERT_FF || slot == NJ_SLOT_EXPERT_ACT || slot == NJ_SLOT_EXPERT_OUT;
+    return slot == NJ_SLOT_EXPERT_ACT || slot == NJ_SLOT_EXPERT_OUT;
 }
 
 /* Rows that an op works on in this step. */
@@ -77,9 +103,22 @@ static inline uint32_t nj_op_rows(const nj_step *s, const nj_op *op)
     return op->rows == NJ_ROWS_ROUTED ? s->rows * s->m->h.experts_used : s->rows;
 }
 
+/* The step's row that an op's row `row` belongs to. */
+static inline uint32_t nj_step_row(const nj_step *s, nj_rows rows, uint32_t row)
+{
+    if (rows == NJ_ROWS_SELECTED) return s->select[row];
+    return rows == NJ_ROWS_ROUTED ? row / s->m->h.experts_used : row;
+}
+
 static inline float *nj_slot_row(const nj_step *s, nj_slot slot, uint32_t row)
 {
     return s->slot[slot] + (size_t)row * s->m->slot_width[slot];
+}
+
+/* Both forms take 2 bytes per column. */
+static inline char *nj_acts_row(const nj_step *s, nj_slot slot, uint32_t row)
+{
+    return s->acts[slot] + row * nj_acts_bytes(NJ_ACTS_BF16, s->m->slot_width[slot]);
 }
 
 #endif

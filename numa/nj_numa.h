@@ -61,4 +61,35 @@ static inline void nj_share(uint64_t total, uint32_t worker, uint32_t workers, u
     *end = *begin + total / workers + (worker < total % workers);
 }
 
+/* ---- Probes: the limits of this machine, measured; benchmarks print them beside their figures. ---- */
+
+typedef struct nj_probe nj_probe;
+
+/* Takes a buffer of `bytes` (0: 2 GiB; at most half of the memory available, see nj_probe_bytes), huge pages where
+ * granted, fills it, and finds out how to read it fastest. About a second. -ENOMEM when memory is short. */
+int nj_probe_new(nj_probe **out, nj_pool *pool, uint64_t bytes, nj_error *err);
+
+/* GB/s (10^9 bytes) at which the workers of `pool` together read the next `bytes` of the buffer (0: all of it). Goes
+ * round the buffer, so that a byte comes again only after the whole buffer: what was read last is in no cache. Not
+ * inside a run. */
+double nj_probe_read(nj_probe *p, nj_pool *pool, uint64_t bytes);
+
+uint64_t nj_probe_bytes(const nj_probe *p); /* less than 2 GiB: the rate may be that of a cache */
+void nj_probe_free(nj_probe *p);
+
+typedef enum nj_peak {
+    NJ_PEAK_F32_AVX2,   /* fused multiply-add */
+    NJ_PEAK_I8_AVX2,    /* products of bytes, added in pairs to 16 and then 32 bits */
+    NJ_PEAK_F32_AVX512, /* fused multiply-add */
+    NJ_PEAK_I8_VNNI,    /* products of bytes, four added to 32 bits */
+    NJ_PEAK_BF16_AMX,
+    NJ_PEAK_I8_AMX,
+    NJ_PEAK_COUNT
+} nj_peak;
+
+/* Giga-operations per second (a multiplication and an addition are two) of all workers of `pool` together, doing
+ * nothing else, on registers, for a few milliseconds. 0 when this CPU or system can't run it. Not inside a run. */
+double nj_probe_peak(nj_pool *pool, nj_peak kind);
+const char *nj_peak_name(nj_peak kind); /* "int8 vnni" */
+
 #endif

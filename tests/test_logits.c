@@ -93,7 +93,7 @@ static void compute(golden *g, uint32_t chunk, const nj_engine_options *opt)
     assert_int_equal(nj_sequence_new(e, &s, &err), 0);
     for (uint32_t at = 0; at < g->n; at += chunk) {
         uint32_t n = g->n - at < chunk ? g->n - at : chunk;
-        for (uint32_t i = 0; i < n; i++) row[i] = (nj_row){ s, g->token[at + i], true };
+        for (uint32_t i = 0; i < n; i++) row[i] = (nj_row){ .sequence = s, .token = g->token[at + i], .logits = true };
         if (nj_engine_step(e, row, n, &logits, &err)) fail_msg("%s", err.text);
         memcpy(g->got + (size_t)at * g->vocab, logits, (size_t)n * g->vocab * sizeof(float));
     }
@@ -185,13 +185,15 @@ static void a_truncated_sequence_goes_on_as_if_nothing_had_been(void **state)
     golden_open(&g, "gemma2");
     assert_int_equal(nj_engine_new(&e, g.model, &(nj_engine_options){ .isa = -1, .kv_type_set = true }, NULL), 0);
     assert_int_equal(nj_sequence_new(e, &s, NULL), 0);
-    for (uint32_t i = 0; i < g.n; i++) row[i] = (nj_row){ s, g.token[g.n - 1 - i], false };
+    for (uint32_t i = 0; i < g.n; i++)
+        row[i] = (nj_row){ .sequence = s, .token = g.token[g.n - 1 - i], .logits = false };
     for (uint32_t i = 0; i < 10; i++) row[i].token = g.token[i];
     assert_int_equal(nj_engine_step(e, row, g.n, &logits, NULL), 0);
     nj_sequence_truncate(e, s, 10);
     uint32_t from = nj_sequence_length(s);
     assert_true(from <= 10);
-    for (uint32_t i = from; i < g.n; i++) row[i - from] = (nj_row){ s, g.token[i], true };
+    for (uint32_t i = from; i < g.n; i++)
+        row[i - from] = (nj_row){ .sequence = s, .token = g.token[i], .logits = true };
     assert_int_equal(nj_engine_step(e, row, g.n - from, &logits, NULL), 0);
     memcpy(g.got, g.expected, (size_t)g.n * g.vocab * sizeof(float));
     memcpy(g.got + (size_t)from * g.vocab, logits, (size_t)(g.n - from) * g.vocab * sizeof(float));

@@ -197,7 +197,7 @@ static void last_logits(const nj_model *m, float *out)
     const float *logits;
     assert_int_equal(nj_engine_new(&e, m, NULL, NULL), 0);
     assert_int_equal(nj_sequence_new(e, &s, NULL), 0);
-    for (int i = 0; i < 5; i++) row[i] = (nj_row){ s, 11 + 7 * i, i == 4 };
+    for (int i = 0; i < 5; i++) row[i] = (nj_row){ .sequence = s, .token = 11 + 7 * i, .logits = i == 4 };
     assert_int_equal(nj_engine_step(e, row, 5, &logits, NULL), 0);
     memcpy(out, logits, 320 * sizeof *out);
     nj_sequence_free(e, s);

@@ -226,7 +226,7 @@ static const float *feed(nj_engine *e, nj_sequence *q, uint32_t n, uint32_t *ran
     nj_error err = { 0 };
     for (uint32_t i = 0; i < n; i++) {
         *random = *random * 1664525u + 1013904223u;
-        row[i] = (nj_row){ q, (int32_t)((*random >> 8) % e->m->h.vocab), i + 1 == n };
+        row[i] = (nj_row){ .sequence = q, .token = (int32_t)((*random >> 8) % e->m->h.vocab), .logits = i + 1 == n };
     }
     if (nj_engine_step(e, row, n, &logits, &err)) fail_msg("%s", err.text);
     return logits;
