@@ -30,17 +30,22 @@
 
 #include "quant/nj_quant.h"
 
+/* Sums must live in registers, so kernels are inlined and their loops unrolled whole, for each format. The reference
+ * has no use for that, and would take minutes to compile. */
+#ifdef NJ_REFERENCE
+#define INLINE static
+#define UNROLL
+#else
 #define INLINE static inline __attribute__((always_inline))
-
-/* Sums must live in registers, so loops over them are unrolled whole. */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
+#endif
 
 /* Four bytes as kernels broadcast them. */
-INLINE int32_t four_bytes(const void *p)
+static inline int32_t four_bytes(const void *p)
 {
     int32_t word;
     memcpy(&word, p, sizeof word);

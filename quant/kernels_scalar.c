@@ -1,6 +1,8 @@
 /* The reference tier: plain C, on every CPU. fmaf rounds once, in hardware or in the C library. */
 #include <math.h>
 
+#define NJ_REFERENCE
+
 #include "quant/decode.h"
 #include "quant/kernels.h"
 
