@@ -38,7 +38,9 @@ $(BUILD)/nightjar: $(BUILD)/appliance/main.o $(LIB)
 $(LIB): $(OBJ)
 	$(call SAY,ar)rm -f $@ && ar rcs $@ $(OBJ)
 
-$(BUILD)/%_avx2.o:   ISA = $(AVX2)
+# gcc moves the products of the int8 kernel away from their sums, and then spills them: prefill q4_k 158 GOP/s, 236 without.
+IN_ORDER = $(if $(findstring clang,$(shell $(CC) --version)),,-fno-tree-reassoc -fno-tree-ter)
+$(BUILD)/%_avx2.o:   ISA = $(AVX2) $(IN_ORDER)
 $(BUILD)/%_avx512.o: ISA = $(AVX512)
 $(BUILD)/%_avx512vnni.o: ISA = $(AVX512) -mavx512vnni
 

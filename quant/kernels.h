@@ -16,9 +16,11 @@
  *   b64_table(table, index)        table[i] for each byte i of index (0..15)
  *   b64_spread(a, k)               byte k of each word, four times
  *   b64_widen_u8(p) b64_widen_u16(p)    sixteen bytes or halves at p (any alignment) as words
- *   dot_rows(code, n, x, minus, out, rows, max)
- *                          out[r] = sum over 4 * n columns of code * x[r], minus minus[r], exact, as floats in 16
- *                          lanes; code[i]: columns 4 * i.. of 16 outputs, bytes 0..max; x[r]: columns in order
+ *   dot_rows(code, n, x, minus, out, panels, rows, max)
+ *                          out[p * rows + r] = sum over 4 * n columns of code[p] * x[r], minus minus[r], exact, as
+ *                          floats in 16 lanes; code[p][k]: columns 4 * k.. of 16 outputs, bytes 0..max; x[r]: columns
+ *                          in order
+ *   ROW_TILE, PANEL_TILE   rows and panels whose int8 products are summed in registers at once
  *   ROW_STEP               4 or 8: rows whose sums of one class fit the registers beside their operands
  * Then, for each table it offers, it includes quant/kernels_table.inc with the table's name as KERNELS and its TIER. */
 #ifndef NJ_QUANT_KERNELS_H

@@ -196,23 +196,24 @@ static inline v16 v16_from_i32(b64 a)
     return r;
 }
 
-static inline void dot_rows(const b64 *code, uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
-                            uint32_t rows, uint32_t max)
+static inline void dot_rows(const b64 *const *code, uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
+                            uint32_t panels, uint32_t rows, uint32_t max)
 {
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t i = 0; i < panels * rows; i++)
         for (int lane = 0; lane < 16; lane++) {
-            int32_t sum = -minus[r];
+            int32_t sum = -minus[i % rows];
             for (uint32_t c = 0; c < 4 * n; c++) {
-                uint8_t byte = code[c / 4].byte[4 * lane + (int)(c % 4)];
+                uint8_t byte = code[i / rows][c / 4].byte[4 * lane + (int)(c % 4)];
                 assert(byte <= max);
-                sum += byte * x[r][c];
+                sum += byte * x[i % rows][c];
             }
-            out[r].v[lane] = (float)sum;
+            out[i].v[lane] = (float)sum;
         }
-    }
 }
 
-#define ROW_STEP 4
+#define ROW_STEP   4
+#define ROW_TILE   4
+#define PANEL_TILE 1
 #include "quant/kernels.inc"
 
 #define KERNELS nj_kernels_scalar

@@ -5,7 +5,9 @@
 #include "quant/kernels.h"
 #include "quant/x86/sum.h"
 
-#define ROW_STEP 4 /* 8 sums, 2 of weights, 1 of x: 11 of 16 registers */
+#define ROW_TILE   4
+#define PANEL_TILE 1
+#define ROW_STEP   4 /* 8 sums, 2 of weights, 1 of x: 11 of 16 registers */
 
 typedef struct v16 {
     __m256 lo, hi;
@@ -184,34 +186,29 @@ static inline __m256i pair_products(__m256i code, __m256i x, const uint32_t max)
     return _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
 }
 
-INLINE void dot_rows(const b64 *code, const uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
-                     const uint32_t rows, const uint32_t max)
+INLINE void dot_rows(const b64 *const *code, const uint32_t n, const int8_t *const *x, const int32_t *minus, v16 *out,
+                     const uint32_t panels, const uint32_t rows, const uint32_t max)
 {
     const uint32_t fit = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1; /* 2 * max * 127 * fit < 2^15 */
     const uint32_t depth = fit < n ? fit : n;
-    __m256i one = _mm256_set1_epi16(1);
-    b64 sum[ROW_STEP], pair[ROW_STEP];
-    UNROLL for (uint32_t r = 0; r < rows; r++) sum[r] = b64_words(max <= 127 ? -(uint32_t)minus[r] : 0);
-    UNROLL for (uint32_t g = 0; g < n; g += depth)
+    const __m256i one = _mm256_set1_epi16(1);
+    b64 sum[PANEL_TILE * ROW_TILE], pair[PANEL_TILE * ROW_TILE];
+    UNROLL for (uint32_t i = 0; i < panels * rows; i++) sum[i] = b64_words(max <= 127 ? -(uint32_t)minus[i % rows] : 0);
+    UNROLL for (uint32_t k = 0; k < n; k++)
     {
-        UNROLL for (uint32_t k = g; k < g + depth; k++)
+        UNROLL for (uint32_t i = 0; i < panels * rows; i++)
         {
-            b64 c = code[k];
-            UNROLL for (uint32_t r = 0; r < rows; r++)
-            {
-                __m256i v = _mm256_set1_epi32(four_bytes(x[r] + 4 * k));
-                __m256i lo = pair_products(c.lo, v, max), hi = pair_products(c.hi, v, max);
-                pair[r].lo = k == g ? lo : _mm256_add_epi16(pair[r].lo, lo);
-                pair[r].hi = k == g ? hi : _mm256_add_epi16(pair[r].hi, hi);
-            }
-        }
-        UNROLL for (uint32_t r = 0; r < rows; r++)
-        {
-            sum[r].lo = _mm256_add_epi32(sum[r].lo, _mm256_madd_epi16(pair[r].lo, one));
-            sum[r].hi = _mm256_add_epi32(sum[r].hi, _mm256_madd_epi16(pair[r].hi, one));
+            __m256i v = _mm256_set1_epi32(four_bytes(x[i % rows] + 4 * k));
+            b64 c = code[i / rows][k];
+            __m256i lo = pair_products(c.lo, v, max), hi = pair_products(c.hi, v, max);
+            pair[i].lo = k % depth == 0 ? lo : _mm256_add_epi16(pair[i].lo, lo);
+            pair[i].hi = k % depth == 0 ? hi : _mm256_add_epi16(pair[i].hi, hi);
+            if (k % depth < depth - 1) continue;
+            sum[i].lo = _mm256_add_epi32(sum[i].lo, _mm256_madd_epi16(pair[i].lo, one));
+            sum[i].hi = _mm256_add_epi32(sum[i].hi, _mm256_madd_epi16(pair[i].hi, one));
         }
     }
-    UNROLL for (uint32_t r = 0; r < rows; r++) out[r] = v16_from_i32(sum[r]);
+    UNROLL for (uint32_t i = 0; i < panels * rows; i++) out[i] = v16_from_i32(sum[i]);
 }
 
 #include "quant/kernels.inc"
