@@ -12,7 +12,7 @@
 
 #define NANO "appliance/demo/nano-q8_0.gguf"
 
-enum { TOKENS = 40, ANSWER = 70, PAGE = NJ_KV_PAGE };
+enum { TOKENS = 40, PAGE = NJ_KV_PAGE };
 
 static char folder[64];
 
@@ -256,8 +256,9 @@ static void rows_of_both_recipes_share_a_step(void **state)
 
 /* ---- Requests ---- */
 
-/* A prompt of `n` tokens of a text, and then those of `more`, greedily answered. */
-static nj_session *submit(nj_engine *e, uint32_t text, uint32_t n, const nj_session *more, bool any_recipe)
+/* A prompt of `n` tokens of a text, and then those of `more`, greedily answered with `answer` tokens. */
+static nj_session *submit_long(nj_engine *e, uint32_t text, uint32_t n, const nj_session *more, bool any_recipe,
+                               uint32_t answer)
 {
     int32_t prompt[8 * PAGE];
     size_t answered = 0;
@@ -268,13 +269,18 @@ static nj_session *submit(nj_engine *e, uint32_t text, uint32_t n, const nj_sess
     for (size_t i = 0; i < answered; i++) prompt[n + i] = out[i].token;
     nj_request r = { .prompt = prompt,
                      .prompt_len = n + answered,
-                     .max_tokens = ANSWER,
+                     .max_tokens = answer,
                      .ignore_eos = true,
                      .logprobs = true,
                      .any_recipe = any_recipe,
                      .sampling = { .top_p = 1, .typical_p = 1, .repeat_penalty = 1.2f } };
     if (nj_session_new(e, &r, &s, &err)) fail_msg("%s", err.text);
     return s;
+}
+
+static nj_session *submit(nj_engine *e, uint32_t text, uint32_t n, const nj_session *more, bool any_recipe)
+{
+    return submit_long(e, text, n, more, any_recipe, 70);
 }
 
 static void run_all(nj_engine *e)
@@ -305,23 +311,24 @@ static uint64_t rows_saved(const nj_engine *e)
     return stats.prefix_rows_saved;
 }
 
-/* Scarce pages: requests are thrown out and computed again, prompts as prompts and answers as answers. */
+/* Four requests of three pages each, and room for eight: when each has grown over two, in the midst of the answers, the
+ * youngest is thrown out, to be computed again: its prompt as a prompt, its answer as an answer. */
 static void answers_keep_their_bits_when_computed_again(void **state)
 {
     (void)state;
-    enum { REQUESTS = 5 };
+    enum { REQUESTS = 4 };
     nj_model *m = open_model(NANO);
     nj_session *s[REQUESTS];
     uint64_t page = nj_model_info_of(m)->kv_values_per_token * 2 * PAGE + PAGE;
     nj_engine_stats stats;
     nj_engine *e = new_wide_engine(m, 2, 48, 8 * page);
-    for (uint32_t i = 0; i < REQUESTS; i++) s[i] = submit(e, i / 2, 40 + 50 * i, NULL, false);
+    for (uint32_t i = 0; i < REQUESTS; i++) s[i] = submit_long(e, i, 40, NULL, false, 130);
     run_all(e);
     nj_engine_stats_read(e, &stats);
     assert_true(stats.preemptions > 0);
     for (uint32_t i = 0; i < REQUESTS; i++) {
         nj_engine *alone = new_wide_engine(m, 1, 0, 1 << 28);
-        nj_session *expected = submit(alone, i / 2, 40 + 50 * i, NULL, false);
+        nj_session *expected = submit_long(alone, i, 40, NULL, false, 130);
         run_all(alone);
         assert_same_answer(s[i], expected);
         nj_engine_free(alone);
