@@ -199,6 +199,17 @@ static void cut(cutter *c, void *pointer, uint64_t count, uint64_t size)
     memcpy(pointer, &p, sizeof p);
 }
 
+static void cut_attention(const nj_step *s, nj_attention *own, cutter *c)
+{
+    uint64_t queries = nj_attention_size_of(s).queries, dim = s->m->h.head_dim;
+    cut(c, &own->q, queries * ((dim + 63) / 64 * 64), sizeof *own->q);
+    cut(c, &own->out, queries * nj_attend_width((uint32_t)dim), sizeof *own->out);
+    cut(c, &own->run, queries, sizeof *own->run);
+    cut(c, &own->total, queries, sizeof *own->total);
+    cut(c, &own->span, queries, sizeof *own->span);
+    cut(c, &own->scratch, nj_attend_scratch((uint32_t)queries, (uint32_t)dim), sizeof *own->scratch);
+}
+
 static void cut_step(nj_step *s, cutter *c)
 {
     const nj_hparams *h = &s->m->h;
@@ -217,14 +228,16 @@ static void cut_step(nj_step *s, cutter *c)
     cut(c, &r->first, h->experts + 1, sizeof *r->first);
     cut(c, &r->entry, entries, sizeof *r->entry);
     cut(c, &r->active, h->experts, sizeof *r->active);
+    uint64_t kept = nj_attention_size_of(s).kept;
+    cut(c, &s->kept_run, kept, sizeof *s->kept_run);
+    cut(c, &s->kept_out, kept * nj_attend_width(h->head_dim), sizeof *s->kept_out);
     uint32_t workers = nj_pool_workers(s->pool);
     cut(c, &s->worker, workers, sizeof *s->worker);
     for (uint32_t w = 0; w < workers; w++) {
         nj_worker sizes, *own = c->arena ? &s->worker[w] : &sizes;
         cut(c, &own->x, entries, sizeof *own->x);
         cut(c, &own->y, entries, sizeof *own->y);
-        cut(c, &own->scores, NJ_KV_PAGE, sizeof *own->scores);
-        cut(c, &own->softmax, h->heads / h->kv_heads, sizeof *own->softmax);
+        cut_attention(s, &own->attention, c);
         cut(c, &own->norm, h->experts, sizeof(float));
     }
 }

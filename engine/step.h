@@ -17,18 +17,27 @@ typedef struct nj_routing {
     uint64_t bytes; /* expert weights that the step has read so far */
 } nj_routing;
 
-/* The running softmax of one query head: m is the largest score so far, sum the weights' total relative to it. */
-typedef struct nj_softmax {
-    float m, sum;
-} nj_softmax;
+/* What one worker needs to attend with an item's queries (engine/attention.c). */
+typedef struct nj_attention {
+    float *q;                /* [dim / 64, rounded up][queries][64] */
+    float *out;              /* [queries][nj_attend_width(dim)] of one split */
+    nj_softmax *run, *total; /* [queries] of one split; of all splits so far */
+    nj_span *span;           /* [queries] */
+    float *scratch;          /* the kernel's */
+} nj_attention;
+
+/* How much of it: queries of an item, and (query, split) pairs of items that are cut. `kept` grows with context and
+ * workers, not with rows: 2 workers keep 2 MB for 8 heads of 128 in 4 groups at 32k positions. */
+typedef struct nj_attention_size {
+    uint64_t queries, kept;
+} nj_attention_size;
 
 /* What one worker needs for itself. */
 typedef struct nj_worker {
     const float **x; /* [entries] row pointers of a product */
     float **y;
-    float *scores;       /* [NJ_KV_PAGE] one tile of one head */
-    nj_softmax *softmax; /* [heads / kv_heads] */
-    float *norm;         /* [experts] router scratch */
+    nj_attention attention;
+    float *norm; /* [experts] router scratch */
 } nj_worker;
 
 typedef struct nj_step {
@@ -36,7 +45,7 @@ typedef struct nj_step {
     const nj_kernels *kernels;
     const nj_kv *kv;
     nj_pool *pool;
-    uint32_t rows_max;
+    uint32_t rows_max, context; /* most rows of a step, positions of a sequence */
     /* the step's rows */
     uint32_t rows, selected;
     int32_t *token;         /* [rows] */
@@ -46,6 +55,8 @@ typedef struct nj_step {
     float *rope;            /* [rows][rope_dim / 2][cos, sin] */
     float *slot[NJ_SLOT_COUNT];
     nj_routing routing;
+    nj_softmax *kept_run; /* [attention size: kept] sums of the splits of long sequences */
+    float *kept_out;      /* [kept][nj_attend_width(head_dim)] */
     nj_worker *worker; /* [workers] */
 } nj_step;
 
@@ -55,8 +66,9 @@ int nj_step_init(nj_step *s, nj_arena **arena, nj_error *err);
 /* Runs the layer program over the rows that are filled in, on all workers. KV pages must be reserved. */
 void nj_step_run(nj_step *s);
 
-/* Attention of one op for the tasks of one worker; in its own file as it is the other kernel-shaped part. */
+/* Attention of one op (engine/attention.c): all workers run it, as they may have to meet inside. */
 void nj_step_attention(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
+nj_attention_size nj_attention_size_of(const nj_step *s);
 
 /* Weight products (engine/linear.c) and what stands around those of experts (engine/experts.c). */
 void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);

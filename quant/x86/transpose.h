@@ -14,6 +14,13 @@ static inline float nj_sum8(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+static inline float nj_max8(__m256 v)
+{
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 /* tile[c * 16 + r] = rows[r * stride + c] for r < 8, four columns at a time. Each 256-bit register is loaded as halves
  * of two rows four apart, so that shuffles within 128 bits do the rest. */
 static inline void v16_transpose8(const float *rows, size_t stride, uint32_t cols, float *tile)
