@@ -108,6 +108,7 @@ fuzz:
 bench: setup
 	+@$(SUBMAKE) $(BENCHES)
 	@$(BUILD)/perf/bench_linear $(FORMATS)
+	@$(BUILD)/perf/bench_attention f16
 	@$(BUILD)/perf/bench_tokenizer
 
 tidy:
