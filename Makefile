@@ -112,6 +112,7 @@ fuzz:
 bench: setup
 	+@$(SUBMAKE) $(BUILD)/nightjar $(BENCHES)
 	@FORMATS="$(FORMATS)" perf/standard $(BUILD) $(RESULTS)
+	@$(BUILD)/perf/bench_attention f16
 	@$(BUILD)/perf/bench_tokenizer
 
 tidy:

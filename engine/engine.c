@@ -35,7 +35,9 @@ int nj_engine_new(nj_engine **out, const nj_model *m, const nj_engine_options *o
     if (!e) return nj_fail(err, -ENOMEM, "no memory");
     e->m = m;
     e->context = opt->context ? opt->context : m->h.context;
-    e->step = (nj_step){ .m = m, .kv = &e->kv, .rows_max = opt->rows_max ? opt->rows_max : ROWS_DEFAULT };
+    e->step = (nj_step){
+        .m = m, .kv = &e->kv, .rows_max = opt->rows_max ? opt->rows_max : ROWS_DEFAULT, .context = e->context
+    };
     uint32_t kv_type = opt->kv_type || opt->kv_type_set ? opt->kv_type : NJ_F16;
     int rc = choose_kernels(e, opt->isa, opt->acts_f32, err);
     if (!rc && e->step.rows_max > NJ_STEP_ROWS_MAX)

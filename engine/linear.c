@@ -1,7 +1,7 @@
 /* Weight products: the place where all weights are read, of dense layers and of experts alike. */
 #include "engine/step.h"
 
-#include <math.h>
+#include <assert.h>
 
 /* What multiplying costs beside reading: a core of today multiplies 16 int8 pairs (and unpacks one of them) in about
  * the time in which its share of the memory gives a byte. Only how experts with many rows weigh against those with few
@@ -155,23 +155,8 @@ void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t
     }
 }
 
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
-
-static float gelu_tanh(float x)
-{
-    return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); /* sqrt(2 / pi) */
-}
-
-static void activate(nj_activation act, const float *gate, const float *up, float *out, uint32_t n)
-{
-    if (act == NJ_ACT_SILU)
-        for (uint32_t i = 0; i < n; i++) out[i] = silu(gate[i]) * up[i];
-    else
-        for (uint32_t i = 0; i < n; i++) out[i] = gelu_tanh(gate[i]) * up[i];
-}
+static_assert((int)NJ_ACT_SILU == NJ_GLU_SILU && (int)NJ_ACT_GELU_TANH == NJ_GLU_GELU_TANH,
+              "kernels go by activation");
 
 /* Columns [begin, end) of the activation, for all rows of a piece. Gate's first column begins a panel; up's need not,
  * where it follows gate in one matrix. */
@@ -190,7 +175,7 @@ static void glu_columns(const nj_step *s, const nj_op *op, const piece *p, uint3
     up += up_at % NJ_PANEL_ROWS;
     for (uint32_t i = 0; i < p->rows; i++) {
         float *out = nj_slot_row(s, op->dst, own->row[i]) + begin;
-        activate(op->act, gate + i * gate_width, up + i * up_width, out, end - begin);
+        s->kernels->glu[op->act](gate + i * gate_width, up + i * up_width, out, end - begin);
         nj_step_quantize(s, op, own->row[i], begin, end);
     }
 }

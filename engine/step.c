@@ -212,6 +212,17 @@ static void cut(cutter *c, void *pointer, uint64_t count, uint64_t size)
     memcpy(pointer, &p, sizeof p);
 }
 
+static void cut_attention(const nj_step *s, nj_attention *own, cutter *c)
+{
+    uint64_t queries = nj_attention_size_of(s).queries, dim = s->m->h.head_dim;
+    cut(c, &own->q, queries * ((dim + 63) / 64 * 64), sizeof *own->q);
+    cut(c, &own->out, queries * nj_attend_width((uint32_t)dim), sizeof *own->out);
+    cut(c, &own->run, queries, sizeof *own->run);
+    cut(c, &own->total, queries, sizeof *own->total);
+    cut(c, &own->span, queries, sizeof *own->span);
+    cut(c, &own->scratch, nj_attend_scratch((uint32_t)queries, (uint32_t)dim), sizeof *own->scratch);
+}
+
 static void cut_step(nj_step *s, cutter *c)
 {
     const nj_hparams *h = &s->m->h;
@@ -229,6 +240,9 @@ static void cut_step(nj_step *s, cutter *c)
     }
     cut(c, &s->routing.chosen, entries, sizeof *s->routing.chosen);
     cut(c, &s->routing.weight, entries, sizeof *s->routing.weight);
+    uint64_t kept = nj_attention_size_of(s).kept;
+    cut(c, &s->kept_run, kept, sizeof *s->kept_run);
+    cut(c, &s->kept_out, kept * nj_attend_width(h->head_dim), sizeof *s->kept_out);
     uint32_t workers = nj_pool_workers(s->pool);
     cut(c, &s->worker, workers, sizeof *s->worker);
     for (uint32_t w = 0; w < workers; w++) {
@@ -240,8 +254,7 @@ static void cut_step(nj_step *s, cutter *c)
         cut(c, &own->groups.first, h->experts + 1, sizeof(uint32_t));
         cut(c, &own->groups.entry, entries, sizeof(uint32_t));
         cut(c, &own->groups.active, h->experts, sizeof(uint32_t));
-        cut(c, &own->scores, NJ_KV_PAGE, sizeof *own->scores);
-        cut(c, &own->softmax, h->heads / h->kv_heads, sizeof *own->softmax);
+        cut_attention(s, &own->attention, c);
         cut(c, &own->norm, h->experts, sizeof(float));
     }
 }

@@ -27,10 +27,20 @@ enum { NJ_GLU_COLUMNS = 32 };
 /* Floats of nj_worker.glu that `units` of them need for each row: gate and up, which may begin inside of a panel. */
 #define NJ_GLU_FLOATS(units) (2 * NJ_GLU_COLUMNS * (units) + NJ_PANEL_ROWS)
 
-/* The running softmax of one query head: m is the largest score so far, sum the weights' total relative to it. */
-typedef struct nj_softmax {
-    float m, sum;
-} nj_softmax;
+/* What one worker needs to attend with an item's queries (engine/attention.c). */
+typedef struct nj_attention {
+    float *q;                /* [dim / 64, rounded up][queries][64] */
+    float *out;              /* [queries][nj_attend_width(dim)] of one split */
+    nj_softmax *run, *total; /* [queries] of one split; of all splits so far */
+    nj_span *span;           /* [queries] */
+    float *scratch;          /* the kernel's */
+} nj_attention;
+
+/* How much of it: queries of an item, and (query, split) pairs of items that are cut. `kept` grows with context and
+ * workers, not with rows: 2 workers keep 2 MB for 8 heads of 128 in 4 groups at 32k positions. */
+typedef struct nj_attention_size {
+    uint64_t queries, kept;
+} nj_attention_size;
 
 /* What one worker needs for itself. */
 typedef struct nj_worker {
@@ -39,8 +49,7 @@ typedef struct nj_worker {
     float **y;           /* [rows] where they go to */
     float *glu;          /* [glu_floats] gate and up of some columns, on their way to the activation */
     nj_groups groups;    /* each worker makes its own: cheaper than a barrier */
-    float *scores;       /* [NJ_KV_PAGE] one tile of one head */
-    nj_softmax *softmax; /* [heads / kv_heads] */
+    nj_attention attention;
     float *norm;         /* [experts] router scratch */
 } nj_worker;
 
@@ -49,7 +58,7 @@ typedef struct nj_step {
     const nj_kernels *kernels;
     const nj_kv *kv;
     nj_pool *pool;
-    uint32_t rows_max;
+    uint32_t rows_max, context; /* most rows of a step, positions of a sequence */
     bool acts_f32; /* the F32 recipe for all weights */
     bool has_wide; /* the tier has a wide recipe */
     uint32_t glu_floats;
@@ -64,6 +73,8 @@ typedef struct nj_step {
     float *slot[NJ_SLOT_COUNT];
     char *acts[NJ_SLOT_COUNT]; /* companion rows: nj_act_block[width / 32] of a narrow row, BF16 of a wide one */
     nj_routing routing;
+    nj_softmax *kept_run; /* [attention size: kept] sums of the splits of long sequences */
+    float *kept_out;      /* [kept][nj_attend_width(head_dim)] */
     nj_worker *worker;     /* [workers] */
     uint64_t attention_ns; /* that worker 0 has spent in attention, with the wait for the others, in all steps */
 } nj_step;
@@ -77,8 +88,9 @@ int nj_step_init(nj_step *s, nj_arena **arena, nj_error *err);
 /* Runs the layer program over the rows that are filled in, on all workers. KV pages must be reserved. */
 void nj_step_run(nj_step *s);
 
-/* Attention of one op for the tasks of one worker; in its own file as it is the other kernel-shaped part. */
+/* Attention of one op (engine/attention.c): all workers run it, as they may have to meet inside. */
 void nj_step_attention(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);
+nj_attention_size nj_attention_size_of(const nj_step *s);
 
 /* Weight products (engine/linear.c) and what stands around those of experts (engine/experts.c). */
 void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t workers);

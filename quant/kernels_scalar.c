@@ -59,6 +59,43 @@ static inline float v16_sum(v16 a)
     return a.v[0];
 }
 
+static inline v16 v16_div(v16 a, v16 b)
+{
+    for (int i = 0; i < 16; i++) a.v[i] /= b.v[i];
+    return a;
+}
+
+static inline v16 v16_min(v16 a, v16 b)
+{
+    for (int i = 0; i < 16; i++) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+
+static inline v16 v16_max(v16 a, v16 b)
+{
+    for (int i = 0; i < 16; i++) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+
+static inline float v16_max_of(v16 a)
+{
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) a.v[i] = a.v[i] > a.v[i + half] ? a.v[i] : a.v[i + half];
+    return a.v[0];
+}
+
+static inline v16 v16_pow2_half(v16 sum)
+{
+    for (int i = 0; i < 16; i++) sum.v[i] = nj_bits_f32((nj_f32_bits(sum.v[i]) << 23) + (126u << 23));
+    return sum;
+}
+
+static inline v16 v16_zero_below(v16 x, float least, v16 a)
+{
+    for (int i = 0; i < 16; i++) a.v[i] = x.v[i] < least ? 0.0f : a.v[i];
+    return a;
+}
+
 static inline v16 v16_load_f32(const void *p)
 {
     return v16_load(p);
@@ -98,6 +135,26 @@ static inline v16 v16_load_u8(const uint8_t *p)
     v16 r;
     for (int i = 0; i < 16; i++) r.v[i] = p[i];
     return r;
+}
+
+static inline void v16_turn_f32(const uint8_t *keys, size_t stride, float *out)
+{
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 8; j++) memcpy(out + 16 * j + k, keys + k * stride + 4 * j, sizeof *out);
+}
+
+static inline void v16_turn_f16(const uint8_t *keys, size_t stride, float *out)
+{
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 8; j++) out[16 * j + k] = nj_half(((const struct nj_block_f16 *)(keys + k * stride))[j].v);
+}
+
+static inline void v16_turn_q8_0(const uint8_t *keys, size_t stride, uint32_t c, float *out)
+{
+    for (int k = 0; k < 16; k++) {
+        const struct nj_block_q8_0 *b = (const void *)(keys + k * stride);
+        for (uint32_t j = 0; j < 8; j++) out[16 * j + (uint32_t)k] = nj_half(b->d) * b->qs[c + j];
+    }
 }
 
 /* ---- 64 bytes ---- */
@@ -213,6 +270,8 @@ static inline void dot_rows(const b64 *const *code, uint32_t n, const int8_t *co
         }
 }
 
+#define QUERY_STEP 1
+#define PANELS     1
 #define ROW_STEP   4
 #define ROW_TILE   4
 #define PANEL_TILE 1

@@ -168,13 +168,66 @@ size_t nj_acts_bytes(nj_acts form, uint32_t cols);
 typedef void nj_linear_fn(const nj_panels *w, uint32_t panel_begin, uint32_t panel_end, const void *const *x,
                           float *const *y, uint32_t rows);
 
-/* Attention over one tile of cached rows of type F32, F16 or Q8_0 (`stride` bytes apart, `dim` values each).
- * scores[p] = q . key[p]; 16 partial sums by c mod 16, then a fixed pairwise tree: lanes 8 apart, then 4, 2, 1.
- * Any dim; a row of Q8_0 begins at a block, and its last block may be used in part. */
-typedef void nj_scores_fn(const float *q, const void *keys, size_t stride, uint32_t n, uint32_t dim, float *scores);
+/* ---- Attention ---- */
 
-/* out[d] += sum over p of weight[p] * value[p][d], one fma per p in ascending order. */
-typedef void nj_mix_fn(const float *weight, const void *values, size_t stride, uint32_t n, uint32_t dim, float *out);
+enum { NJ_TILE = 64 }; /* positions of a tile, the unit of the online softmax (Milakov & Gimelshein 2018) */
+
+/* What one query has seen so far: the largest score, and the weights' total relative to it; at first { -INF, 0 }. */
+typedef struct nj_softmax {
+    float m, sum;
+} nj_softmax;
+
+/* The positions [first, last) of a tile that one query sees. Where there are none, its sums stay as they are. */
+typedef struct nj_span {
+    uint8_t first, last;
+} nj_span;
+
+/* Queries that share one key/value head, and their sums. All memory is the caller's. */
+typedef struct nj_queries {
+    uint32_t count, dim; /* queries; values of one head */
+    float softcap;       /* a score x becomes softcap * tanh(x / softcap); 0: as it is */
+    const float *q;      /* [ceil(dim / 64)][count][64]: runs of 64 dims, multiplied by the attention scale */
+    nj_softmax *run;     /* [count] */
+    float *out;          /* [count][nj_attend_width(dim)] sum of weight * value, relative to run.m; at first 0 */
+    float *scratch;      /* [nj_attend_scratch(count, dim)], 64-aligned */
+} nj_queries;
+
+static inline uint32_t nj_attend_width(uint32_t dim)
+{
+    return (dim + 31) / 32 * 32;
+}
+
+static inline size_t nj_attend_scratch(uint32_t count, uint32_t dim)
+{
+    return (size_t)count * NJ_TILE + 48 * ((size_t)dim + NJ_TILE);
+}
+
+/* One tile of cached rows. A row of Q8_0 begins at a block, and its last block may be used in part. */
+typedef struct nj_tile {
+    const void *keys, *values; /* [n] rows, `stride` bytes apart */
+    size_t stride;
+    uint32_t n;                          /* 1..NJ_TILE; what lies behind them is not read */
+    const nj_span *span;                 /* [count] what each query sees of the tile; NULL: all n */
+    const void *next_keys, *next_values; /* those of the tile that comes next, for the caches; or NULL */
+} nj_tile;
+
+/* Adds one tile to the sums of all queries. Per query:
+ *   score[p]  one chain: fma over the dims in ascending order, from 0; then the softcap
+ *   top       the largest of run.m and the scores seen
+ *   w[p]      nj_exp(score[p] - top), 0 where it is not seen
+ *   run.sum = run.sum * nj_exp(run.m - top) + the sum of w: lane i adds w[i], w[i + 16], w[i + 32], w[i + 48] as
+ *             (a + b) + (c + d), then lanes 8, 4, 2 and 1 apart are added
+ *   out[d]    is multiplied by nj_exp(run.m - top) and takes one fma per position seen, in ascending order
+ * So a query's result does not depend on the others, and all tiers agree bit for bit. */
+typedef void nj_attend_fn(const nj_queries *q, const nj_tile *t);
+
+/* ---- Activation ---- */
+
+/* out[i] = act(gate[i]) * up[i]; out may be gate. Per element the same operations on every tier, so the same bits.
+ * exp is within 1.5 units in the last place; below exp(-86.6) it is 0, so that no weight is subnormal. */
+typedef void nj_glu_fn(const float *gate, const float *up, float *out, uint32_t n);
+
+enum { NJ_GLU_SILU, NJ_GLU_GELU_TANH, NJ_GLU_COUNT };
 
 typedef struct nj_kernels {
     nj_isa isa;
@@ -183,10 +236,10 @@ typedef struct nj_kernels {
     nj_linear_fn *linear_wide[NJ_TYPE_COUNT]; /* BF16 rows; all NULL where the tier has no wide recipe, and for F32 */
     void (*quantize)(const float *x, uint32_t cols, nj_act_block *out); /* cols a multiple of 32; not finite: as 0 */
     void (*round_bf16)(const float *x, uint32_t cols, uint16_t *out);   /* round to nearest even */
-    nj_scores_fn *scores[NJ_TYPE_COUNT]; /* NULL but for F32, F16, Q8_0 */
-    nj_mix_fn *mix[NJ_TYPE_COUNT];       /* likewise */
+    nj_attend_fn *attend[NJ_TYPE_COUNT]; /* NULL but for F32, F16, Q8_0 */
     /* Stores n floats as type F32, F16 (any n) or Q8_0 (n a multiple of 32), round to nearest even; NULL for others. */
     void (*store[NJ_TYPE_COUNT])(const float *x, void *dst, uint32_t n);
+    nj_glu_fn *glu[NJ_GLU_COUNT]; /* by NJ_GLU_* */
 } nj_kernels;
 
 /* The kernels of a tier, or NULL when this CPU or OS can't run it (CPUID and XGETBV; AMX also needs permission).

@@ -11,6 +11,8 @@
 /* Eight sums hide the latency of a product of bytes. Two panels share each broadcast, so that 8 products take 6 loads
  * instead of 9: no gain on Zen 4 (46 of 64 products per cycle either way), but CPUs that start two products per cycle
  * would wait for loads. */
+#define QUERY_STEP 12 /* 24 sums, 2 of keys, 1 of a query: 27 of 32 registers */
+#define PANELS     2
 #define ROW_TILE   4
 #define PANEL_TILE 2
 #define ROW_STEP   8 /* 8 sums hide the latency of two FMA units */
@@ -57,6 +59,37 @@ static inline float v16_sum(v16 a)
     return nj_sum8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 
+static inline v16 v16_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+static inline v16 v16_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static inline v16 v16_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline float v16_max_of(v16 a)
+{
+    return nj_max8(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+}
+
+static inline v16 v16_pow2_half(v16 sum)
+{
+    __m512i n = _mm512_slli_epi32(_mm512_castps_si512(sum), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(126 << 23)));
+}
+
+static inline v16 v16_zero_below(v16 x, float least, v16 a)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_NLT_UQ), a);
+}
+
 static inline v16 v16_load_f32(const void *p)
 {
     return _mm512_loadu_ps(p);
@@ -86,6 +119,18 @@ static inline void v16_store_f16(void *p, v16 a)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+
+static inline v16 v16_half(__m256i h)
+{
+    return _mm512_cvtph_ps(h);
+}
+
+static inline v16 v16_short(__m256i n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(n));
+}
+
+#include "quant/x86/turn.h"
 
 /* ---- 64 bytes ---- */
 

@@ -5,6 +5,8 @@
 #include "quant/kernels.h"
 #include "quant/x86/sum.h"
 
+#define QUERY_STEP 6 /* 12 sums, 2 of keys, 1 of a query: 15 of 16 registers */
+#define PANELS     1
 #define ROW_TILE   4
 #define PANEL_TILE 1
 #define ROW_STEP   4 /* 8 sums, 2 of weights, 1 of x: 11 of 16 registers */
@@ -55,6 +57,44 @@ static inline float v16_sum(v16 a)
     return nj_sum8(_mm256_add_ps(a.lo, a.hi));
 }
 
+static inline v16 v16_div(v16 a, v16 b)
+{
+    return (v16){ _mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi) };
+}
+
+static inline v16 v16_min(v16 a, v16 b)
+{
+    return (v16){ _mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi) };
+}
+
+static inline v16 v16_max(v16 a, v16 b)
+{
+    return (v16){ _mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi) };
+}
+
+static inline float v16_max_of(v16 a)
+{
+    return nj_max8(_mm256_max_ps(a.lo, a.hi));
+}
+
+static inline __m256 pow2_half8(__m256 sum)
+{
+    __m256i n = _mm256_slli_epi32(_mm256_castps_si256(sum), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(126 << 23)));
+}
+
+static inline v16 v16_pow2_half(v16 sum)
+{
+    return (v16){ pow2_half8(sum.lo), pow2_half8(sum.hi) };
+}
+
+static inline v16 v16_zero_below(v16 x, float least, v16 a)
+{
+    __m256 l = _mm256_set1_ps(least);
+    return (v16){ _mm256_and_ps(_mm256_cmp_ps(x.lo, l, _CMP_NLT_UQ), a.lo),
+                  _mm256_and_ps(_mm256_cmp_ps(x.hi, l, _CMP_NLT_UQ), a.hi) };
+}
+
 static inline v16 v16_load_f32(const void *p)
 {
     return v16_load(p);
@@ -92,6 +132,19 @@ static inline void v16_store_f16(void *p, v16 a)
     _mm_storeu_si128(p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128((__m128i *)p + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
 }
+
+static inline v16 v16_half(__m256i h)
+{
+    return (v16){ _mm256_cvtph_ps(_mm256_castsi256_si128(h)), _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
+}
+
+static inline v16 v16_short(__m256i n)
+{
+    return (v16){ _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(n))),
+                  _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(n, 1))) };
+}
+
+#include "quant/x86/turn.h"
 
 /* ---- 64 bytes: two registers ---- */
 
