@@ -203,6 +203,12 @@ static inline b64 b64_mul16(b64 a, b64 b)
     return a;
 }
 
+static inline b64 b64_mulhi16(b64 a, b64 b)
+{
+    for (int i = 0; i < 32; i++) a.half[i] = (uint16_t)((uint32_t)a.half[i] * b.half[i] >> 16);
+    return a;
+}
+
 #define SHIFT(name, member, count, op)                                                                                 \
     static inline b64 name(b64 a, uint32_t n)                                                                          \
     {                                                                                                                  \
@@ -245,6 +251,28 @@ static inline b64 b64_widen_u16(const void *p)
 {
     b64 r;
     for (int i = 0; i < 16; i++) r.word[i] = ((const struct nj_block_f16 *)p)[i].v;
+    return r;
+}
+
+static inline b64 b64_plus_minus(b64 a, b64 b, b64 minus, b64 bits)
+{
+    for (int i = 0; i < 64; i++)
+        a.byte[i] = (uint8_t)(minus.byte[i] & bits.byte[i] ? a.byte[i] - b.byte[i] : a.byte[i] + b.byte[i]);
+    return a;
+}
+
+static inline void b64_pick_eights(const uint64_t *table, const uint16_t *index, b64 *out)
+{
+    for (int i = 0; i < 16; i++) {
+        out[0].word[i] = (uint32_t)table[index[2 * i]];
+        out[1].word[i] = (uint32_t)(table[index[2 * i]] >> 32);
+    }
+}
+
+static inline b64 b64_pick_fours(const uint32_t *table, const uint16_t *index)
+{
+    b64 r;
+    for (int i = 0; i < 16; i++) r.word[i] = table[index[2 * i]];
     return r;
 }
 

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "quant/kernels.h"
+#include "quant/x86/pick.h"
 #include "quant/x86/sum.h"
 
 /* Eight sums hide the latency of a product of bytes. Two panels share each broadcast, so that 8 products take 6 loads
@@ -157,6 +158,7 @@ static inline b64 b64_words(uint32_t word)
 #define b64_sub8(a, b)  _mm512_sub_epi8(a, b)
 #define b64_sub32(a, b) _mm512_sub_epi32(a, b)
 #define b64_mul16(a, b) _mm512_mullo_epi16(a, b)
+#define b64_mulhi16(a, b) _mm512_mulhi_epu16(a, b)
 #define b64_shr16(a, n) _mm512_srli_epi16(a, n)
 #define b64_shl16(a, n) _mm512_slli_epi16(a, n)
 #define b64_shr32(a, n) _mm512_srli_epi32(a, n)
@@ -186,6 +188,33 @@ static inline b64 b64_widen_u8(const void *p)
 static inline b64 b64_widen_u16(const void *p)
 {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
+
+static inline b64 b64_plus_minus(b64 a, b64 b, b64 minus, b64 bits)
+{
+    return _mm512_mask_sub_epi8(_mm512_add_epi8(a, b), _mm512_test_epi8_mask(minus, bits), a, b);
+}
+
+/* Loads of 4 or 8 bytes straight into vectors: gathers of Zen 4 take a cycle per element and more. */
+static inline __m512i quarters(__m128i a, __m128i b, __m128i c, __m128i d)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(b, a)), _mm256_set_m128i(d, c), 1);
+}
+
+static inline void b64_pick_eights(const uint64_t *table, const uint16_t *index, b64 *out)
+{
+    __m128i q[8];
+    UNROLL for (int i = 0; i < 8; i++) q[i] = pick_two(table, index[4 * i], index[4 * i + 2]);
+    __m512 a = _mm512_castsi512_ps(quarters(q[0], q[2], q[4], q[6]));
+    __m512 b = _mm512_castsi512_ps(quarters(q[1], q[3], q[5], q[7]));
+    out[0] = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88));
+    out[1] = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd));
+}
+
+static inline b64 b64_pick_fours(const uint32_t *table, const uint16_t *index)
+{
+    return quarters(pick_four(table, index), pick_four(table, index + 8), pick_four(table, index + 16),
+                    pick_four(table, index + 24));
 }
 
 static inline v16 v16_from_i32(b64 a)

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "quant/kernels.h"
+#include "quant/x86/pick.h"
 #include "quant/x86/sum.h"
 
 #define QUERY_STEP 6 /* 12 sums, 2 of keys, 1 of a query: 15 of 16 registers */
@@ -180,6 +181,7 @@ EACH2(b64_xor, _mm256_xor_si256)
 EACH2(b64_sub8, _mm256_sub_epi8)
 EACH2(b64_sub32, _mm256_sub_epi32)
 EACH2(b64_mul16, _mm256_mullo_epi16)
+EACH2(b64_mulhi16, _mm256_mulhi_epu16)
 #undef EACH2
 
 #define SHIFT(name, op)                                                                                                \
@@ -223,6 +225,39 @@ static inline b64 b64_widen_u16(const void *p)
 {
     const __m128i *h = p;
     return (b64){ _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1)) };
+}
+
+static inline __m256i plus_minus(__m256i a, __m256i b, __m256i minus, __m256i bits)
+{
+    __m256i negate = _mm256_cmpeq_epi8(_mm256_and_si256(minus, bits), bits);
+    return _mm256_add_epi8(a, _mm256_sub_epi8(_mm256_xor_si256(b, negate), negate));
+}
+
+static inline b64 b64_plus_minus(b64 a, b64 b, b64 minus, b64 bits)
+{
+    return (b64){ plus_minus(a.lo, b.lo, minus.lo, bits.lo), plus_minus(a.hi, b.hi, minus.hi, bits.hi) };
+}
+
+static inline void b64_pick_eights(const uint64_t *table, const uint16_t *index, b64 *out)
+{
+    __m128i q[8];
+    __m256i even[2], odd[2];
+    UNROLL for (int i = 0; i < 8; i++) q[i] = pick_two(table, index[4 * i], index[4 * i + 2]);
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        __m256 a = _mm256_castsi256_ps(_mm256_set_m128i(q[4 * i + 2], q[4 * i]));
+        __m256 b = _mm256_castsi256_ps(_mm256_set_m128i(q[4 * i + 3], q[4 * i + 1]));
+        even[i] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
+        odd[i] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+    }
+    out[0] = (b64){ even[0], even[1] };
+    out[1] = (b64){ odd[0], odd[1] };
+}
+
+static inline b64 b64_pick_fours(const uint32_t *table, const uint16_t *index)
+{
+    return (b64){ _mm256_set_m128i(pick_four(table, index + 8), pick_four(table, index)),
+                  _mm256_set_m128i(pick_four(table, index + 24), pick_four(table, index + 16)) };
 }
 
 static inline v16 v16_from_i32(b64 a)
