@@ -1,6 +1,6 @@
-/* The tile instructions of AMX, by the compiler's intrinsics. With NJ_AMX_EMULATED: the same in plain C, as Intel's manual
- * defines them (SDM volume 2), so that tests can run the kernels on a CPU that has AVX-512 but no tiles. The number of a
- * tile register is a literal.
+/* The tile instructions of AMX, by the compiler's intrinsics. With NJ_AMX_EMULATED: the same in plain C, as Intel's
+ * manual defines them (SDM volume 2), so that tests can run the kernels on a CPU that has AVX-512 but no tiles. The number
+ * of a tile register is a literal.
  *   TILE_CONFIG(config)     shapes of the eight registers, which become zero; TILE_RELEASE() ends their use
  *   TILE_ZERO(t)  TILE_LOAD(t, p, stride)  TILE_STORE(t, p, stride)    rows `stride` bytes apart
  *   TILE_DOT_I8(c, a, b)    c[m][n] += sum over k and j < 4 of a[m][4 * k + j] * b[k][4 * n + j], signed bytes, exact
@@ -39,11 +39,11 @@ static_assert(sizeof(tile_config) == 64, "LDTILECFG reads 64 bytes");
         TILE_BARRIER;                                                                                                  \
         _tile_loadd(t, p, stride);                                                                                     \
     } while (0)
-#define TILE_RELEASE()          _tile_release()
-#define TILE_ZERO(t)            _tile_zero(t)
+#define TILE_RELEASE()           _tile_release()
+#define TILE_ZERO(t)             _tile_zero(t)
 #define TILE_STORE(t, p, stride) _tile_stored(t, p, stride)
-#define TILE_DOT_I8(c, a, b)    _tile_dpbssd(c, a, b)
-#define TILE_DOT_BF16(c, a, b)  _tile_dpbf16ps(c, a, b)
+#define TILE_DOT_I8(c, a, b)     _tile_dpbssd(c, a, b)
+#define TILE_DOT_BF16(c, a, b)   _tile_dpbf16ps(c, a, b)
 
 #else
 

@@ -1,22 +1,26 @@
 /* AMX (Sapphire Rapids and later): products of tiles, 16 rows by 16 outputs at a time; for few rows, and for all else,
  * AVX-512 with VNNI.
  *
- * What follows is estimated from published latencies and throughputs of Sapphire Rapids; these kernels have not yet run
- * on hardware. In cycles of one core: a tile load 8 (two rows a cycle), a tile store 16, a product of tiles 16, whose
- * results are there 52 cycles later; two 512-bit vector operations, two 512-bit loads and one store.
+ * What follows is estimated, not yet run on hardware. In cycles of one core: a tile load 8 (two rows a cycle), a tile
+ * store 16, a product of tiles 16, whose results are there 52 cycles later; two 512-bit vector operations, two loads
+ * and a store a cycle; L2 gives up to 64 bytes a cycle, sustained about 48.
  *
- * Narrow recipe, per 16 rows x 16 outputs x 32 columns (8192 products; scale 1, no minimum), in parallel:
- *   product 16 (half of its depth is used), loads of A, B and dots 8 + 4 + 8, of scales 8, a store 16
- *   vector operations per row: dot to float, product of scales, fma, a fourth with a minimum: 24, or 32
- * So about 35 cycles, bound by the vector side: 230 products a cycle, a fifth of the peak for bytes (1024), and three
- * times what VNNI reaches (64 + 24 cycles). Formats with 16 columns to a scale take twice as long.
+ * Narrow recipe, per 16 rows x 16 outputs x 32 columns (8192 products), side by side:
+ *   product 16 (half of its depth is used); loads of A, B, dots and scales 8 + 4 + 8 + 8; a store 16
+ *   vector operations per row: dot to float, product of scales, fma, and a fourth with a minimum: 24 or 32
+ * So 35 to 40 cycles, bound by the vector side: about 220 products a cycle, a fifth of the peak for bytes (1024), and
+ * between two and three times what VNNI does. Formats with 16 columns to a scale take nearly twice as long. Measured on
+ * Zen 4 with the tile instructions left out: the vector side alone takes 0.3 to 0.4 of the time of VNNI's kernel at 128
+ * rows, 0.55 to 0.6 at 16, 0.8 to 1.0 at 8.
  *
- * Wide recipe, per 32 rows x 32 outputs x 32 columns (32768 products), in parallel:
- *   4 products 64, 4 loads 32, of which half from L2: 1 KiB in 32 of 64 cycles
- * Beside it: gathering rows, 64 B a cycle, once per 32 panels: 3%; the end of a block of 256 columns (512 cycles): 64
- * rows of sums are stored and added to the outputs, about 96 cycles, which overlap with the next block's products but
- * for the latency of the last: 15%; expanding weights, 2.5 to 3 cycles for 16 of them, by 512 rows, against 16 cycles
- * of products: 17%. So with 512 rows about 70% of the peak for BF16 (512 products a cycle), with 128 rows 50%. */
+ * Wide recipe, per 32 rows x 32 outputs x 32 columns (32768 products), side by side:
+ *   4 products 64; 4 loads 32, of which those of B from L2: 32 bytes a cycle
+ * and per block of 256 columns (512 cycles): 64 lines of sums stored, then read, added to the outputs, which lie in L2
+ * or beyond, and written: 16 bytes a cycle of L2, 64 cycles of stores twice; that and the latency of the last products,
+ * where it doesn't overlap, about 20%. Rows are gathered once per 32 panels, 256 lines for 8192 cycles of products: 10%
+ * if they come from L3. Expanding takes 3 cycles for 16 weights (Zen 4: 4.6 for Q4_K), against 16 of products with 512
+ * rows: 16%. So with 512 rows 60% to 70% of the peak for BF16 (512 products a cycle), with 128 rows 45%. To try on
+ * hardware: prefetching the next rows and outputs, and TILELOADDT1 for B. */
 #include "quant/x86/avx512.h"
 #include "quant/x86/amx.h"
 #include "quant/x86/vnni.h"
@@ -48,8 +52,8 @@ static void tiles_begin(uint32_t depth)
 /* ---- The narrow recipe ---- */
 
 enum {
-    DOTS = 4,         /* registers of sums; their products and the additions of the four before overlap */
-    TILE_ROWS_MIN = 8 /* rows that are worth a tile of 16, by the estimate above: 16 rows cost what six do with VNNI */
+    DOTS = 4,          /* registers of sums; their products and the additions of the four before overlap */
+    TILE_ROWS_MIN = 10 /* rows that are worth a tile of 16: at 8 the vector side alone takes as long as VNNI's kernel */
 };
 
 /* One chunk of activations; [tile][row]. Rows of activations lie a power of two apart, in the same sets of L1; here
@@ -168,7 +172,7 @@ enum {
     WIDE_COLS = 256, /* a chunk: 32 rows (16 KiB) stay in L1 while 32 outputs (16 KiB) pass through it */
     WIDE_STEPS = WIDE_COLS / 32,
     WIDE_ROWS = 32,      /* a block of rows */
-    WIDE_PANELS_MAX = 32 /* a group: 256 KiB, as much as fits on the stack of any thread */
+    WIDE_PANELS_MAX = 32 /* a group: 256 KiB of stack */
 };
 
 /* 32 columns of 16 outputs as a product wants them: pairs of columns, side by side for each output. */
@@ -278,9 +282,9 @@ static void gather_rows(const uint16_t *const *x, uint32_t rows, uint32_t col, u
         }
 }
 
-/* 16 * R rows times P panels: sums[2 * i + p] is of rows 16 * i and panel p. A panel's tiles are WIDE_STEPS apart. */
-INLINE void multiply(const bf16_rows *a, const bf16_tile *b, uint32_t steps, float (*sums)[16][16], const uint32_t R,
-                     const uint32_t P)
+/* 16 * R rows times P panels: sums[2 * i + p] is of rows 16 * i and panel p. */
+INLINE void multiply(const bf16_rows *a, const bf16_tile (*b)[WIDE_STEPS], uint32_t steps, float (*sums)[16][16],
+                     const uint32_t R, const uint32_t P)
 {
     TILE_ZERO(0);
     TILE_ZERO(1);
@@ -288,10 +292,10 @@ INLINE void multiply(const bf16_rows *a, const bf16_tile *b, uint32_t steps, flo
     TILE_ZERO(3);
     for (uint32_t s = 0; s < steps; s++) {
         TILE_LOAD(4, a[s].row[0], 64);
-        TILE_LOAD(6, b[s].pair[0], 64);
+        TILE_LOAD(6, b[0][s].pair, 64);
         TILE_DOT_BF16(0, 4, 6);
         if (P > 1) {
-            TILE_LOAD(7, b[s + WIDE_STEPS].pair[0], 64);
+            TILE_LOAD(7, b[1][s].pair, 64);
             TILE_DOT_BF16(1, 4, 7);
         }
         if (R > 1) {
@@ -322,10 +326,10 @@ static void wide_block(const nj_panels *w, uint32_t panel, uint32_t panels, cons
     alignas(64) float sums[4][16][16];
     for (uint32_t p = 0; p < panels; p += 2) {
         bool two = p + 1 < panels;
-        if (rows > 16 && two) multiply(a, b[p], steps, sums, 2, 2);
-        if (rows > 16 && !two) multiply(a, b[p], steps, sums, 2, 1);
-        if (rows <= 16 && two) multiply(a, b[p], steps, sums, 1, 2);
-        if (rows <= 16 && !two) multiply(a, b[p], steps, sums, 1, 1);
+        if (rows > 16 && two) multiply(a, b + p, steps, sums, 2, 2);
+        if (rows > 16 && !two) multiply(a, b + p, steps, sums, 2, 1);
+        if (rows <= 16 && two) multiply(a, b + p, steps, sums, 1, 2);
+        if (rows <= 16 && !two) multiply(a, b + p, steps, sums, 1, 1);
         for (uint32_t r = 0; r < rows; r++) {
             add_outputs(w, panel + p, first, sums[r / 16 * 2][r % 16], y[r]);
             if (two) add_outputs(w, panel + p + 1, first, sums[r / 16 * 2 + 1][r % 16], y[r]);
