@@ -1,6 +1,6 @@
 /* The tile instructions of AMX, by the compiler's intrinsics. With NJ_AMX_EMULATED: the same in plain C, as Intel's
- * manual defines them (SDM volume 2), so that tests can run the kernels on a CPU that has AVX-512 but no tiles. The number
- * of a tile register is a literal.
+ * manual defines them (SDM volume 2), so that tests can run the kernels on a CPU that has AVX-512 but no tiles. Numbers
+ * of tile registers are literals.
  *   TILE_CONFIG(config)     shapes of the eight registers, which become zero; TILE_RELEASE() ends their use
  *   TILE_ZERO(t)  TILE_LOAD(t, p, stride)  TILE_STORE(t, p, stride)    rows `stride` bytes apart
  *   TILE_DOT_I8(c, a, b)    c[m][n] += sum over k and j < 4 of a[m][4 * k + j] * b[k][4 * n + j], signed bytes, exact
