@@ -10,8 +10,8 @@
  *   vector operations per row: dot to float, product of scales, fma, and a fourth with a minimum: 24 or 32
  * So 35 to 40 cycles, bound by the vector side: about 220 products a cycle, a fifth of the peak for bytes (1024), and
  * between two and three times what VNNI does. Formats with 16 columns to a scale take nearly twice as long. Measured on
- * Zen 4 with the tile instructions left out: the vector side alone takes 0.3 to 0.4 of the time of VNNI's kernel at 128
- * rows, 0.55 to 0.6 at 16, 0.8 to 1.0 at 8.
+ * Zen 4 with the tile instructions left out: the vector side alone takes 0.35 to 0.45 of the time of VNNI's kernel at
+ * 128 rows, 0.55 to 0.6 at 16, 0.9 to 1.0 at 8.
  *
  * Wide recipe, per 32 rows x 32 outputs x 32 columns (32768 products), side by side:
  *   4 products 64; 4 loads 32, of which those of B from L2: 32 bytes a cycle
