@@ -44,6 +44,7 @@ IN_ORDER = $(if $(findstring clang,$(shell $(CC) --version)),,-fno-tree-reassoc 
 $(BUILD)/%_avx2.o:   ISA = $(AVX2) $(IN_ORDER)
 $(BUILD)/%_avx512.o: ISA = $(AVX512)
 $(BUILD)/%_avx512vnni.o: ISA = $(AVX512) -mavx512vnni
+$(BUILD)/%_amx.o: ISA = $(AVX512) -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/ready
 	@mkdir -p $(@D)
@@ -67,6 +68,11 @@ $(BUILD)/flags: FORCE | $(BUILD)/ready
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIB)
 	$(call SAY,link)$(CC) $(FLAGS) -o $@ $^ $(LDFLAGS) -lcmocka -lopenblas $(LIBS)
+
+# The AMX kernels over emulated tiles: for tests alone.
+EMULATED = $(BUILD)/tests/amx_emulated.o
+$(EMULATED): ISA = $(AVX512) -mavx512vnni -mavx512bf16
+$(BUILD)/tests/test_kernels $(BUILD)/tests/test_wide: $(EMULATED)
 
 # A fuzz target without the fuzzer: runs over its corpus, as a test.
 $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o $(LIB)
@@ -143,6 +149,6 @@ help:
 	@echo 'Variables: CC OPT CFLAGS LDFLAGS BUILD PREFIX DESTDIR, V=1 to see the commands'
 
 FORCE:
--include $(OBJ:.o=.d) $(TESTS:=.d) $(BENCHES:=.d) $(BUILD)/appliance/main.d $(BUILD)/tests/replay.d
+-include $(OBJ:.o=.d) $(TESTS:=.d) $(BENCHES:=.d) $(BUILD)/appliance/main.d $(BUILD)/tests/replay.d $(EMULATED:.o=.d)
 .PHONY: all tests setup demo test asan ubsan tsan fuzz bench tidy install clean help FORCE
 .SECONDARY:

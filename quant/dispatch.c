@@ -1,17 +1,18 @@
 /* Which tiers this CPU and OS can run. */
 #include <strings.h>
+#include <unistd.h>
 
 #include "quant/kernels.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 /* Intel SDM volume 1, 13.2 and 13.3: state components of XCR0, which the OS sets when it saves their registers. */
 enum { XCR0_AVX = 1u << 1 | 1u << 2, XCR0_AVX512 = XCR0_AVX | 7u << 5, XCR0_AMX = XCR0_AVX512 | 3u << 17 };
 
-/* Linux, arch/x86/include/uapi/asm/prctl.h: asks that this process may use the tile data registers. */
+/* Linux, arch/x86/include/uapi/asm/prctl.h: asks that this process may use the tile data registers.
+ * It then holds for all of its threads, also those that run already, and may be asked again. */
 enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
 
 static uint32_t xcr0(void)
@@ -32,6 +33,12 @@ static bool has_vnni(void)
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(c, bit_AVX512VNNI);
 }
 
+static bool has_avx512bf16(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, bit_AVX512BF16);
+}
+
 static bool can_run(nj_isa isa)
 {
     uint32_t a, b, c, d, b7, c7, d7;
@@ -43,13 +50,19 @@ static bool can_run(nj_isa isa)
     case NJ_ISA_AVX2: return has(os, XCR0_AVX);
     case NJ_ISA_AVX512: return avx512 && has(os, XCR0_AVX512);
     case NJ_ISA_AMX:
-        return avx512 && has_vnni() && has(os, XCR0_AMX) &&
+        return avx512 && has_vnni() && has_avx512bf16() && has(os, XCR0_AMX) &&
                has(d7, 1u << 22 | 1u << 24 | 1u << 25) && /* BF16, TILE, INT8 */
                syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
     default: return false;
     }
 }
 #endif
+
+size_t nj_l2_bytes(void)
+{
+    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE); /* the C library has read it at start */
+    return bytes > 0 ? (size_t)bytes : 1 << 20;  /* a virtual machine may hide it */
+}
 
 const nj_kernels *nj_kernels_get(nj_isa isa)
 {

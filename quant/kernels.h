@@ -64,6 +64,9 @@ static inline int32_t four_bytes(const void *p)
     return word;
 }
 
+/* Bytes of this core's L2 cache. */
+size_t nj_l2_bytes(void);
+
 extern const nj_kernels nj_kernels_scalar;
 #ifdef __x86_64__
 extern const nj_kernels nj_kernels_avx2, nj_kernels_avx512, nj_kernels_avx512vnni, nj_kernels_amx;

@@ -157,7 +157,7 @@ size_t nj_acts_bytes(nj_acts form, uint32_t cols);
  *   x   [rows] pointers to rows in the recipe's form, w->cols wide
  *   y   [rows] pointers to w->rows floats; outputs past w->rows and outside the panels are not touched
  * A result depends on its own row, the output and the recipe alone; never on the other rows, the panels asked for, or
- * the tier (but for the wide recipe, whose result is the tier's own).
+ * the tier (but for the wide recipe, whose result is the tier's own). A call takes at most 512 KiB of stack.
  *
  * Narrow recipe, INT8: the weights' format cuts a row into blocks of 32 or 16 columns that share a scale (and perhaps a
  * minimum). Per block, in ascending order: y = fma((float)dot, scale_w * scale_x, y), where dot is the exact integer
