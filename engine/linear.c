@@ -155,8 +155,7 @@ void nj_step_linear(const nj_step *s, const nj_op *op, uint32_t worker, uint32_t
     }
 }
 
-static_assert((int)NJ_ACT_SILU == NJ_GLU_SILU && (int)NJ_ACT_GELU_TANH == NJ_GLU_GELU_TANH,
-              "kernels go by activation");
+static_assert((int)NJ_ACT_SILU == NJ_GLU_SILU && (int)NJ_ACT_GELU_TANH == NJ_GLU_GELU_TANH, "kernels go by activation");
 
 /* Columns [begin, end) of the activation, for all rows of a piece. Gate's first column begins a panel; up's need not,
  * where it follows gate in one matrix. */

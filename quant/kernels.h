@@ -20,8 +20,8 @@
  *   b64_test(a, bits, value)       bytes of value where a has any of the bits, else 0
  *   b64_table(table, index)        table[i] for each byte i of index (0..15)
  *   b64_plus_minus(a, b, minus, bits)    bytes a - b where minus has all of the bits (one bit is asked for), else a + b
- *   b64_pick_eights(table, index, out)   out[0]: for 16 rows, the first four bytes of table[index[2 * row]]; out[1]: the
- *                          next four
+ *   b64_pick_eights(table, index, out)   out[0]: for 16 rows, the first four bytes of table[index[2 * row]];
+ *                          out[1]: the next four
  *   b64_pick_fours(table, index)         for 16 rows, table[index[2 * row]]
  *   b64_spread(a, k)               byte k of each word, four times
  *   b64_widen_u8(p) b64_widen_u16(p)    sixteen bytes or halves at p (any alignment) as words

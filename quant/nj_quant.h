@@ -153,7 +153,7 @@ nj_acts nj_acts_of(uint32_t type);
 /* Bytes of one row of `cols` activations, a multiple of 64. */
 size_t nj_acts_bytes(nj_acts form, uint32_t cols);
 
-/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of the panels [panel_begin, panel_end).
+/* y[r][o] = sum over c of w[o][c] * x[r][c], for rows r of 0..rows and outputs o of panels [panel_begin, panel_end).
  *   x   [rows] pointers to rows in the recipe's form, w->cols wide
  *   y   [rows] pointers to w->rows floats; outputs past w->rows and outside the panels are not touched
  * A result depends on its own row, the output and the recipe alone; never on the other rows, the panels asked for, or

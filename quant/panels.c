@@ -8,7 +8,7 @@ typedef struct field {
     uint16_t offset, count, size;
 } field;
 
-enum { FIELDS_MAX = 5 };
+enum { FIELDS_MAX = 7 };
 
 /* Fields of the body, then those of the tail; a field of no elements ends each list. */
 typedef struct layout {
@@ -17,9 +17,10 @@ typedef struct layout {
 
 #define NJ_FIELD(name, member, bytes)                                                                                  \
     { offsetof(struct nj_block_##name, member), sizeof(((struct nj_block_##name *)0)->member) / (bytes), bytes },
-#define NJ_WORDS(name, member)  NJ_FIELD(name, member, 4)
-#define NJ_HALVES(name, member) NJ_FIELD(name, member, 2)
-#define NJ_BYTES(name, member)  NJ_FIELD(name, member, 1)
+#define NJ_WORDS(name, member)              NJ_FIELD(name, member, 4)
+#define NJ_PART(name, member, first, count) { offsetof(struct nj_block_##name, member) + 4 * (first), count, 4 },
+#define NJ_HALVES(name, member)             NJ_FIELD(name, member, 2)
+#define NJ_BYTES(name, member)              NJ_FIELD(name, member, 1)
 
 #define NJ_PANEL(name, sub, min, offset, max, BODY, TAIL) static const layout layout_##name = { { BODY }, { TAIL } };
 #define NJ_PANEL_PLAIN(name, FIELD)                       static const layout layout_##name = { { FIELD }, { { 0 } } };

@@ -1,4 +1,4 @@
-/* What the AVX-512 tiers (F, BW, VL, DQ; with VNNI or without) share: sixteen floats, and 64 bytes, are one register. */
+/* What the AVX-512 tiers (F, BW, VL, DQ; with VNNI or without) share: sixteen floats, or 64 bytes, are a register. */
 #ifndef NJ_QUANT_X86_AVX512_H
 #define NJ_QUANT_X86_AVX512_H
 
