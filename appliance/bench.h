@@ -94,7 +94,7 @@ typedef struct nj_bench_plan {
 } nj_bench_plan;
 
 /* Lists settings and rows: for each of (threads, isa) prefill rows by ctx, then decode rows by ctx and parallel.
- * -EINVAL when nothing would be measured, -ENOMEM. */
+ * -EINVAL when nothing would be measured, or in more settings than there is room for; -ENOMEM. */
 int nj_bench_plan_rows(nj_bench *b, const nj_bench_plan *plan, nj_error *err);
 
 /* Measures all rows and peers, `repeat` rounds. Rows that don't fit into memory are skipped with a reason. -ECANCELED

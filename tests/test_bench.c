@@ -199,6 +199,19 @@ static void plan_has_all_combinations(void **state)
     assert_int_equal(nj_bench_plan_rows(&b, &plan, &err), -EINVAL);
 }
 
+/* A tier may be named twice: 16 numbers of threads on 5 tiers are more than there is room for. */
+static void too_many_settings_are_refused(void **state)
+{
+    nj_bench b = { 0 };
+    nj_error err = { 0 };
+    nj_bench_plan plan = { .tokens = 1, .parallel = { { 1 }, 1 }, .ctx = { { 0 }, 1 } };
+    (void)state;
+    plan.threads.count = NJ_BENCH_LIST_MAX;
+    plan.isa.count = NJ_ISA_COUNT + 1;
+    assert_int_equal(nj_bench_plan_rows(&b, &plan, &err), -EINVAL);
+    assert_null(b.row);
+}
+
 /* A bench with one row of each kind and round figures. */
 static void make_bench(nj_bench *b, nj_model_info *info, nj_bench_row row[3])
 {
@@ -422,6 +435,7 @@ int main(void)
         cmocka_unit_test(cancelled_peer_is_ended),
         cmocka_unit_test(peer_medians_are_kept_by_kind),
         cmocka_unit_test(plan_has_all_combinations),
+        cmocka_unit_test(too_many_settings_are_refused),
         cmocka_unit_test(figures_count_what_the_work_needs),
         cmocka_unit_test(json_has_the_promised_members),
         cmocka_unit_test(report_is_a_short_table_with_ratios),
