@@ -53,7 +53,8 @@ double nj_peer_median(const nj_peer *p, nj_bench_kind kind, uint32_t ctx, uint32
 /* What one visit of a row measured. */
 typedef struct nj_bench_sample {
     double seconds, attention_seconds;
-    double weight_bytes, kv_values; /* that the work had to read */
+    double weight_bytes, kv_read;    /* bytes, and values of the cache, that the work had to read */
+    double kv_values;                /* that attention covered, summed over rows */
     double ceiling_gb_s, peak_gop_s; /* limits, measured just before */
 } nj_bench_sample;
 

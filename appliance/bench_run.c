@@ -121,6 +121,7 @@ static int measure_work(bench_run *r, const nj_bench_row *row, nj_engine *e, nj_
     out->attention_seconds = (double)(after.attention_ns - before.attention_ns) / 1e9;
     out->weight_bytes = (double)(after.weight_bytes - before.weight_bytes);
     out->kv_values = (double)(after.kv_values - before.kv_values);
+    out->kv_read = (double)(after.kv_read - before.kv_read);
     return rc;
 }
 

@@ -230,7 +230,8 @@ static void make_bench(nj_bench *b, nj_model_info *info, nj_bench_row row[3])
         const nj_bench_sample s = { .seconds = i + 1, /* the median is 2 */
                                     .attention_seconds = 0.25 * (i + 1),
                                     .weight_bytes = 19e9,
-                                    .kv_values = 5e8, /* 1e9 bytes */
+                                    .kv_values = 8e8,
+                                    .kv_read = 5e8, /* 1e9 bytes */
                                     .ceiling_gb_s = 20,
                                     .peak_gop_s = 1.024 };
         row[0].sample[row[0].samples++] = row[1].sample[row[1].samples++] = s;
@@ -253,7 +254,7 @@ static void figures_count_what_the_work_needs(void **state)
     assert_true(fabs(decode.gb_s - 10) < 1e-9);
     assert_true(fabs(decode.share - 0.5) < 1e-9);
     assert_true(fabs(decode.attention_share - 0.25) < 1e-9);
-    assert_true(fabs(decode.attention_gop_s - 2 * 5e8 * 4 / 0.5 / 1e9) < 1e-9);
+    assert_true(fabs(decode.attention_gop_s - 2 * 8e8 * 4 / 0.5 / 1e9) < 1e-9);
     row[1].samples = 0;
     assert_true(nj_bench_figures_of(&b, &row[1]).tok_s == 0);
 }
@@ -400,6 +401,34 @@ static void synthetic_pages_respect_the_budget(void **state)
     nj_model_close(m);
 }
 
+/* Attention covers the cache row by row; what must be read of it, rows of a step read together. */
+static void rows_of_a_step_read_the_cache_once(void **state)
+{
+    enum { CTX = 100, ROWS = 3 };
+    nj_model *m;
+    nj_engine *e;
+    nj_sequence *s;
+    nj_error err = { 0 };
+    const float *logits;
+    nj_engine_stats stats;
+    nj_row row[ROWS];
+    (void)state;
+    if (nj_model_open(&m, MODEL, NULL, &err)) fail_msg("%s", err.text);
+    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .context = 512 }, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(nj_sequence_new(e, &s, &err), 0);
+    assert_int_equal(nj_sequence_fill(e, s, CTX, &err), 0);
+    for (int i = 0; i < ROWS; i++) row[i] = (nj_row){ .sequence = s };
+    assert_int_equal(nj_engine_step(e, row, ROWS, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    uint64_t each = nj_model_info_of(m)->kv_values_per_token;
+    assert_int_equal(stats.kv_values, each * (ROWS * CTX + 1 + 2 + 3));
+    assert_int_equal(stats.kv_read, each * (CTX + ROWS));
+    nj_sequence_free(e, s);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
 /* Sums over what every worker read: all bytes, wherever a pass begins and however many workers there are. */
 static void probes_give_rates(void **state)
 {
@@ -441,6 +470,7 @@ int main(void)
         cmocka_unit_test(report_is_a_short_table_with_ratios),
         cmocka_unit_test(synthetic_pages_are_never_shared),
         cmocka_unit_test(synthetic_pages_respect_the_budget),
+        cmocka_unit_test(rows_of_a_step_read_the_cache_once),
         cmocka_unit_test(probes_give_rates),
     };
     return cmocka_run_group_tests_name("bench", tests, NULL, NULL);
