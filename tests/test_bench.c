@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "appliance/bench.h"
 
@@ -153,6 +154,30 @@ static void cancelled_peer_is_ended(void **state)
     uint64_t begin = nj_now_ns();
     assert_int_equal(run_peer("trap '' TERM; sleep 600 & wait; sleep 600", &cancel, &out, &err), -ECANCELED);
     assert_true(nj_now_ns() - begin < UINT64_C(60000000000));
+    nj_buf_free(&out);
+}
+
+/* A command may close its output and go on; Ctrl-C, whenever it comes, ends it. */
+static volatile bool cancelled_later;
+
+static void cancel_later(int signal)
+{
+    (void)signal;
+    cancelled_later = true;
+}
+
+static void cancelled_peer_is_ended_though_its_output_is(void **state)
+{
+    struct sigaction before, action = { .sa_handler = cancel_later, .sa_flags = SA_RESTART };
+    nj_buf out = { 0 };
+    nj_error err = { 0 };
+    (void)state;
+    sigaction(SIGALRM, &action, &before);
+    ualarm(200000, 0);
+    uint64_t begin = nj_now_ns();
+    assert_int_equal(run_peer("exec >&- 2>&-; sleep 30", &cancelled_later, &out, &err), -ECANCELED);
+    assert_true(nj_now_ns() - begin < UINT64_C(20000000000));
+    sigaction(SIGALRM, &before, NULL);
     nj_buf_free(&out);
 }
 
@@ -462,6 +487,7 @@ int main(void)
         cmocka_unit_test(peer_figures_are_bounded),
         cmocka_unit_test(peer_is_run_and_its_status_checked),
         cmocka_unit_test(cancelled_peer_is_ended),
+        cmocka_unit_test(cancelled_peer_is_ended_though_its_output_is),
         cmocka_unit_test(peer_medians_are_kept_by_kind),
         cmocka_unit_test(plan_has_all_combinations),
         cmocka_unit_test(too_many_settings_are_refused),
