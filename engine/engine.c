@@ -161,6 +161,14 @@ static uint64_t values_seen(const nj_model *m, uint32_t first, uint32_t last)
     return values;
 }
 
+/* Weight bytes that the last step had to read. The output matrix is for rows that asked for logits. */
+static uint64_t weights_read(const nj_step *s)
+{
+    const nj_panels *output = &s->m->output.panels;
+    uint64_t unread = s->selected ? 0 : nj_row_bytes(output->type, output->cols) * output->rows;
+    return s->m->bytes_dense - unread + s->routing.bytes;
+}
+
 int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **logits, nj_error *err)
 {
     nj_step *s = &e->step;
@@ -184,7 +192,7 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     }
     e->stats.steps++;
     e->stats.rows += n;
-    e->stats.weight_bytes += e->m->bytes_dense + s->routing.bytes;
+    e->stats.weight_bytes += weights_read(s);
     *logits = s->slot[NJ_SLOT_LOGITS];
     return 0;
 }

@@ -426,8 +426,8 @@ static void synthetic_pages_respect_the_budget(void **state)
     nj_model_close(m);
 }
 
-/* Attention covers the cache row by row; what must be read of it, rows of a step read together. */
-static void rows_of_a_step_read_the_cache_once(void **state)
+/* Attention covers the cache row by row, but rows of a step read it together; the output matrix is for logits. */
+static void steps_count_the_bytes_they_need(void **state)
 {
     enum { CTX = 100, ROWS = 3 };
     nj_model *m;
@@ -449,6 +449,17 @@ static void rows_of_a_step_read_the_cache_once(void **state)
     uint64_t each = nj_model_info_of(m)->kv_values_per_token;
     assert_int_equal(stats.kv_values, each * (ROWS * CTX + 1 + 2 + 3));
     assert_int_equal(stats.kv_read, each * (CTX + ROWS));
+    uint64_t without_logits = stats.weight_bytes;
+    row[0].logits = true;
+    assert_int_equal(nj_engine_step(e, row, 1, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    assert_true(stats.weight_bytes - without_logits <= nj_model_info_of(m)->bytes_per_token);
+    row[0].logits = false;
+    without_logits = stats.weight_bytes;
+    assert_int_equal(nj_engine_step(e, row, 1, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    uint64_t output = sizeof(float) * nj_model_info_of(m)->vocab * nj_model_info_of(m)->d_model;
+    assert_true(stats.weight_bytes - without_logits <= nj_model_info_of(m)->bytes_per_token - output);
     nj_sequence_free(e, s);
     nj_engine_free(e);
     nj_model_close(m);
@@ -496,7 +507,7 @@ int main(void)
         cmocka_unit_test(report_is_a_short_table_with_ratios),
         cmocka_unit_test(synthetic_pages_are_never_shared),
         cmocka_unit_test(synthetic_pages_respect_the_budget),
-        cmocka_unit_test(rows_of_a_step_read_the_cache_once),
+        cmocka_unit_test(steps_count_the_bytes_they_need),
         cmocka_unit_test(probes_give_rates),
     };
     return cmocka_run_group_tests_name("bench", tests, NULL, NULL);
