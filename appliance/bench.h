@@ -53,7 +53,8 @@ double nj_peer_median(const nj_peer *p, nj_bench_kind kind, uint32_t ctx, uint32
 /* What one visit of a row measured. */
 typedef struct nj_bench_sample {
     double seconds, attention_seconds;
-    double weight_bytes, kv_values; /* that the work had to read */
+    double weight_bytes, kv_read;    /* bytes, and values of the cache, that the work had to read */
+    double kv_values;                /* that attention covered, summed over rows */
     double ceiling_gb_s, peak_gop_s; /* limits, measured just before */
 } nj_bench_sample;
 
@@ -94,7 +95,7 @@ typedef struct nj_bench_plan {
 } nj_bench_plan;
 
 /* Lists settings and rows: for each of (threads, isa) prefill rows by ctx, then decode rows by ctx and parallel.
- * -EINVAL when nothing would be measured, -ENOMEM. */
+ * -EINVAL when nothing would be measured, or in more settings than there is room for; -ENOMEM. */
 int nj_bench_plan_rows(nj_bench *b, const nj_bench_plan *plan, nj_error *err);
 
 /* Measures all rows and peers, `repeat` rounds. Rows that don't fit into memory are skipped with a reason. -ECANCELED

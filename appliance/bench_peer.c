@@ -19,6 +19,7 @@
 #define WORDS_BYTES      200  /* of standard error that are quoted */
 #define GRACE_MS         2000 /* between SIGTERM and SIGKILL */
 #define POLL_MS          100
+#define WAIT_MS          5
 #define CELLS_MAX        24
 
 /* ---- Understanding ---- */
@@ -214,6 +215,16 @@ static bool drain(int fd, nj_buf *to, size_t bytes_max)
     return n > 0;
 }
 
+/* Waits for the command's end, also of one that closed its output long before; false when *cancel became true. */
+static bool wait_for(pid_t pid, int *status, const volatile bool *cancel)
+{
+    while (!*cancel) {
+        if (waitpid(pid, status, WNOHANG) == pid) return true;
+        poll(NULL, 0, WAIT_MS);
+    }
+    return false;
+}
+
 /* Ends the whole group: kindly, then not. */
 static void end_group(pid_t pid, int *status)
 {
@@ -268,12 +279,9 @@ int nj_peer_run(const char *command, const cpu_set_t *cpus, const volatile bool 
         if (words.len > 1 << 16) nj_buf_clear(&words); /* only the end matters */
         if (fds[1].revents && !drain(talk[0], &words, OUTPUT_BYTES_MAX)) fds[1].fd = -1;
     }
-    if (rc == 0 && !*cancel) {
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR && !*cancel) {
-        }
-        if (!*cancel) rc = check_status(status, &words, err);
-    }
-    if (pid > 0 && *cancel) {
+    if (rc == 0 && wait_for(pid, &status, cancel)) {
+        rc = check_status(status, &words, err);
+    } else if (rc == 0) {
         end_group(pid, &status);
         rc = nj_fail(err, -ECANCELED, "it was stopped");
     }

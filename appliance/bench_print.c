@@ -55,7 +55,7 @@ nj_bench_figures nj_bench_figures_of(const nj_bench *b, const nj_bench_row *row)
     for (uint32_t i = 0; i < n; i++) {
         const nj_bench_sample *s = &row->sample[i];
         tok_s[i] = (double)row->tokens * row->parallel / s->seconds;
-        gb_s[i] = (s->weight_bytes + nj_kv_bytes((uint64_t)s->kv_values, b->kv_type)) / s->seconds / 1e9;
+        gb_s[i] = (s->weight_bytes + nj_kv_bytes((uint64_t)s->kv_read, b->kv_type)) / s->seconds / 1e9;
         ceiling[i] = s->ceiling_gb_s;
         peak[i] = s->peak_gop_s;
         attention[i] = s->attention_seconds / s->seconds;

@@ -37,6 +37,8 @@ int nj_bench_plan_rows(nj_bench *b, const nj_bench_plan *plan, nj_error *err)
     uint32_t decode = plan->tokens ? plan->parallel.count * plan->ctx.count : 0;
     uint32_t prefill = plan->prompt ? plan->ctx.count : 0;
     if (decode + prefill == 0) return nj_fail(err, -EINVAL, "With -p 0 and -n 0 there is nothing to measure.");
+    if (plan->threads.count * plan->isa.count > NJ_COUNT(b->setting))
+        return nj_fail(err, -EINVAL, "--threads and --isa: at most %zu combinations.", NJ_COUNT(b->setting));
     b->settings = plan->threads.count * plan->isa.count;
     b->row = nj_array_new((size_t)b->settings * (decode + prefill), sizeof *b->row);
     if (!b->row) return nj_fail(err, -ENOMEM, "There is no memory left.");
@@ -119,6 +121,7 @@ static int measure_work(bench_run *r, const nj_bench_row *row, nj_engine *e, nj_
     out->attention_seconds = (double)(after.attention_ns - before.attention_ns) / 1e9;
     out->weight_bytes = (double)(after.weight_bytes - before.weight_bytes);
     out->kv_values = (double)(after.kv_values - before.kv_values);
+    out->kv_read = (double)(after.kv_read - before.kv_read);
     return rc;
 }
 

@@ -150,15 +150,23 @@ static void select_rows(nj_step *s, const nj_row *rows, uint32_t n)
         if (rows[i].logits) s->select[s->selected++] = i;
 }
 
-/* Keys and values that one row's attention covers, its own included. */
-static uint64_t values_seen(const nj_model *m, uint32_t position)
+/* Keys and values that some row at the positions [first, last] of a sequence sees, its own included. */
+static uint64_t values_seen(const nj_model *m, uint32_t first, uint32_t last)
 {
     uint64_t values = 0;
     for (uint32_t g = 0; g < m->groups; g++) {
-        uint32_t window = m->group[g].window, seen = window && position >= window ? window : position + 1;
-        values += 2ull * m->group[g].layers * m->h.kv_heads * m->h.head_dim * seen;
+        uint32_t window = m->group[g].window, begin = window && first >= window ? first - window + 1 : 0;
+        values += 2ull * m->group[g].layers * m->h.kv_heads * m->h.head_dim * (last + 1 - begin);
     }
     return values;
+}
+
+/* Weight bytes that the last step had to read. The output matrix is for rows that asked for logits. */
+static uint64_t weights_read(const nj_step *s)
+{
+    const nj_panels *output = &s->m->output.panels;
+    uint64_t unread = s->selected ? 0 : nj_row_bytes(output->type, output->cols) * output->rows;
+    return s->m->bytes_dense - unread + s->routing.bytes;
 }
 
 int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **logits, nj_error *err)
@@ -172,18 +180,19 @@ int nj_engine_step(nj_engine *e, const nj_row *rows, uint32_t n, const float **l
     for (uint32_t i = 0; i < n; i++) {
         rows[i].sequence->token[s->position[i]] = rows[i].token;
         nj_kv_mark(rows[i].sequence, s->position[i], s->wide[i]);
-        e->stats.kv_values += values_seen(e->m, s->position[i]);
+        e->stats.kv_values += values_seen(e->m, s->position[i], s->position[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
         nj_sequence *q = rows[i].sequence;
         if (!q->pending) continue; /* settled with an earlier row */
+        e->stats.kv_read += values_seen(e->m, q->length, q->length + q->pending - 1);
         q->length += q->pending;
         q->pending = 0;
         nj_kv_settle(&e->kv, q);
     }
     e->stats.steps++;
     e->stats.rows += n;
-    e->stats.weight_bytes += e->m->bytes_dense + s->routing.bytes;
+    e->stats.weight_bytes += weights_read(s);
     *logits = s->slot[NJ_SLOT_LOGITS];
     return 0;
 }

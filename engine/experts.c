@@ -4,12 +4,16 @@
 #include <math.h>
 #include <string.h>
 
-/* Softmax over all experts, the `used` largest in order (ties to the lower index), optionally scaled to sum to 1. */
+/* Softmax over all experts, the `used` largest in order (ties to the lower index), optionally scaled to sum to 1. The
+ * experts of a row differ also where logits are NaN (so are its weights then): lists have room for each row once. */
 static void route_row(const nj_hparams *h, const float *logits, float *prob, uint32_t *chosen, float *weight)
 {
     float top = logits[0], total = 0.0f, kept = 0.0f;
     for (uint32_t e = 1; e < h->experts; e++) top = logits[e] > top ? logits[e] : top;
-    for (uint32_t e = 0; e < h->experts; e++) total += prob[e] = expf(logits[e] - top);
+    for (uint32_t e = 0; e < h->experts; e++) {
+        total += prob[e] = expf(logits[e] - top);
+        if (isnan(prob[e])) prob[e] = 0.0f;
+    }
     for (uint32_t k = 0; k < h->experts_used; k++) {
         uint32_t best = 0;
         for (uint32_t e = 1; e < h->experts; e++)

@@ -169,6 +169,7 @@ typedef struct nj_engine_stats {
     uint64_t steps, rows;
     uint64_t weight_bytes; /* that all steps had to read; of experts, those that some row chose */
     uint64_t kv_values;    /* K and V values that attention covered, summed over all rows */
+    uint64_t kv_read;      /* those that steps had to read: rows of one sequence read together */
     uint64_t attention_ns; /* time in attention, in all steps */
     uint64_t prompt_rows, prompt_ns; /* steps that held at least one prompt row */
     uint64_t decode_rows, decode_ns; /* steps of generated rows only */

@@ -4,7 +4,6 @@
  * the same threads. Prints the median of the passes and the spread.
  *
  * usage: bench_attention [f32 | f16 | q8_0]...     without arguments all three */
-#include <immintrin.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +32,7 @@ typedef struct bench {
     uint64_t cache_bytes;  /* all that is there */
     uint32_t copies, turn; /* decode takes another copy each time, so that no cache holds it */
     scratch *worker;       /* [workers] */
-    _Atomic uint64_t sink; /* keeps the compiler from dropping what is only measured */
+    nj_probe *probe;
 } bench;
 
 static uint64_t head_bytes(const bench *b)
@@ -85,78 +84,44 @@ static void decode_work(void *arg, uint32_t worker, uint32_t workers)
     for (uint64_t head = begin; head < end; head++) attend_block(b, (uint32_t)head, CONTEXT - 1, 1, &b->worker[worker]);
 }
 
-/* Reads as many bytes as decode does, of the same copy. */
-static void read_work(void *arg, uint32_t worker, uint32_t workers)
-{
-    typedef uint64_t lanes __attribute__((vector_size(64)));
-    bench *b = arg;
-    uint64_t begin, end;
-    nj_share(2 * KV_HEADS * (uint64_t)CONTEXT * b->row_bytes / 256, worker, workers, &begin, &end);
-    const lanes *p = (const lanes *)(b->cache + b->turn * KV_HEADS * 2 * head_bytes(b));
-    lanes sum[4] = { 0 };
-    for (uint64_t i = 4 * begin; i < 4 * end; i += 4)
-        for (int k = 0; k < 4; k++) sum[k] ^= p[i + (uint64_t)k];
-    sum[0] ^= sum[1] ^ sum[2] ^ sum[3];
-    b->sink += sum[0][0] ^ sum[0][7];
-}
-
-/* Chains enough to hide the latency of a fused multiply-add (4-5 cycles, 2 per cycle), few enough for 16 registers. */
-enum { CHAINS = 12, PEAK_ROUNDS = 4000000 };
-
-__attribute__((target("avx2,fma"))) static void peak_avx2(void *arg, uint32_t worker, uint32_t workers)
-{
-    bench *b = arg;
-    __m256 sum[CHAINS], f = _mm256_set1_ps(0.999f), g = _mm256_set1_ps(0.001f);
-    (void)worker, (void)workers;
-    for (int k = 0; k < CHAINS; k++) sum[k] = _mm256_set1_ps((float)k);
-    for (int i = 0; i < PEAK_ROUNDS; i++) {
-#pragma GCC unroll 12
-        for (int k = 0; k < CHAINS; k++) sum[k] = _mm256_fmadd_ps(sum[k], f, g);
-    }
-    for (int k = 0; k < CHAINS; k++) b->sink += (uint64_t)_mm256_cvtss_f32(sum[k]);
-}
-
-__attribute__((target("avx512f"))) static void peak_avx512(void *arg, uint32_t worker, uint32_t workers)
-{
-    bench *b = arg;
-    __m512 sum[CHAINS], f = _mm512_set1_ps(0.999f), g = _mm512_set1_ps(0.001f);
-    (void)worker, (void)workers;
-    for (int k = 0; k < CHAINS; k++) sum[k] = _mm512_set1_ps((float)k);
-    for (int i = 0; i < PEAK_ROUNDS; i++) {
-#pragma GCC unroll 12
-        for (int k = 0; k < CHAINS; k++) sum[k] = _mm512_fmadd_ps(sum[k], f, g);
-    }
-    for (int k = 0; k < CHAINS; k++) b->sink += (uint64_t)_mm512_cvtss_f32(sum[k]);
-}
-
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-/* Measures `work` of `units` and its limit in turn and prints a row in giga-units per second. */
-static void measure(bench *b, const char *what, const char *unit, nj_work *work, double units, nj_work *limit,
-                    double limit_units, int passes)
+/* The best of five, as a probe takes milliseconds: giga-units per second. */
+static double limit_rate(const bench *b, nj_peak peak, double units)
 {
-    double ns[PASSES], limit_ns[PASSES];
+    double best = 0;
+    for (int i = 0; i < 5; i++) {
+        double rate =
+            peak < NJ_PEAK_COUNT ? nj_probe_peak(b->pool, peak) : nj_probe_read(b->probe, b->pool, (uint64_t)units);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+/* Measures `work` of `units` and its limit in turn and prints a row in giga-units per second. The limit is a peak, or
+ * (NJ_PEAK_COUNT) the rate at which as many bytes are read. */
+static void measure(bench *b, const char *what, const char *unit, nj_work *work, double units, nj_peak peak, int passes)
+{
+    double ns[PASSES], limit[PASSES];
     for (int pass = -1; pass < passes; pass++) { /* the first is not counted */
+        double before = limit_rate(b, peak, units);
         b->turn = (b->turn + 1) % b->copies;
         uint64_t begin = nj_now_ns();
-        nj_pool_run(b->pool, limit, b);
-        uint64_t middle = nj_now_ns();
-        b->turn = (b->turn + 1) % b->copies;
         nj_pool_run(b->pool, work, b);
         uint64_t end = nj_now_ns();
         if (pass < 0) continue;
-        limit_ns[pass] = (double)(middle - begin);
-        ns[pass] = (double)(end - middle);
+        limit[pass] = before;
+        ns[pass] = (double)(end - begin);
     }
     qsort(ns, (size_t)passes, sizeof *ns, by_value);
-    qsort(limit_ns, (size_t)passes, sizeof *limit_ns, by_value);
-    double rate = units / ns[passes / 2], limit_rate = limit_units / limit_ns[passes / 2];
+    qsort(limit, (size_t)passes, sizeof *limit, by_value);
+    double rate = units / ns[passes / 2], most = limit[passes / 2];
     printf("attention  %-4s  %-24s  %-7s %8.1f %-8s limit %8.1f  %3.0f%%  spread %.0f%%\n", nj_format_name(b->type),
-           what, nj_isa_name(b->kernels->isa), rate, unit, limit_rate, 100 * rate / limit_rate,
+           what, nj_isa_name(b->kernels->isa), rate, unit, most, 100 * rate / most,
            100 * (ns[passes - 1] - ns[0]) / ns[passes / 2]);
     fflush(stdout);
 }
@@ -178,18 +143,17 @@ static void cache_fill(bench *b, uint32_t type)
 static void bench_type(bench *b)
 {
     static const uint32_t contexts[] = { 0, 4096, CONTEXT };
-    bool wide = b->kernels->isa >= NJ_ISA_AVX512;
-    double peak = 2.0 * CHAINS * PEAK_ROUNDS * (wide ? 16 : 8) * nj_pool_workers(b->pool);
+    nj_peak peak = b->kernels->isa >= NJ_ISA_AVX512 ? NJ_PEAK_F32_AVX512 : NJ_PEAK_F32_AVX2;
     for (size_t i = 0; i < NJ_COUNT(contexts); i++) {
         char what[64];
         b->context = contexts[i];
         snprintf(what, sizeof what, "512 rows after %" PRIu32, b->context);
         double pairs = (double)ROWS * b->context + ROWS * (ROWS + 1) / 2.0; /* (row, position it sees) */
-        measure(b, what, "GFLOP/s", prefill_work, 4.0 * DIM * GROUP * KV_HEADS * pairs, wide ? peak_avx512 : peak_avx2,
-                peak, b->context == CONTEXT ? 1 : PASSES);
+        measure(b, what, "GFLOP/s", prefill_work, 4.0 * DIM * GROUP * KV_HEADS * pairs, peak,
+                b->context == CONTEXT ? 1 : PASSES);
     }
     double bytes = 2.0 * KV_HEADS * CONTEXT * (double)b->row_bytes;
-    measure(b, "1 row at 32768", "GB/s", decode_work, bytes, read_work, bytes, PASSES);
+    measure(b, "1 row at 32768", "GB/s", decode_work, bytes, NJ_PEAK_COUNT, PASSES);
 }
 
 static int bench_new(bench *b, nj_arena **arena, nj_error *err)
@@ -200,6 +164,7 @@ static int bench_new(bench *b, nj_arena **arena, nj_error *err)
     b->cache_bytes = UINT64_C(1) << 30;
     while (b->cache_bytes < 4 * m.l3_bytes) b->cache_bytes *= 2;
     if ((rc = nj_pool_new(&b->pool, 0, err)) != 0) return rc;
+    if ((rc = nj_probe_new(&b->probe, b->pool, 0, err)) != 0) return rc;
     uint32_t workers = nj_pool_workers(b->pool), queries = BLOCK * GROUP;
     uint64_t scratch_bytes = 4 * nj_attend_scratch(queries, DIM), rows_bytes = 4 * queries * DIM;
     if ((rc = nj_arena_new(arena, b->cache_bytes + workers * (scratch_bytes + 3 * rows_bytes + 4096), err)) != 0)
@@ -245,6 +210,7 @@ int main(int argc, char **argv)
                 printf("SKIP %s: this CPU or system can't run it\n", nj_isa_name(isa));
     }
     free(b.worker);
+    nj_probe_free(b.probe);
     nj_pool_free(b.pool);
     nj_arena_free(arena);
     return rc != 0;

@@ -15,8 +15,9 @@
 #include "quant/nj_quant.h"
 
 enum { COLS = 4096, ROWS_MAX = 64, PASSES = 5 };
-#define SPREAD_MAX   0.5 /* (slowest - fastest) / median of the passes */
-#define SHARE_MAX    1.1 /* of the limit */
+static const uint32_t counts[] = { 1, 4, 16, ROWS_MAX }; /* of rows */
+#define SPREAD_MAX   0.5                                 /* (slowest - fastest) / median of the passes */
+#define SHARE_MAX    1.1                                 /* of the limit */
 #define WINDOW_BYTES (UINT64_C(256) << 20)
 #define PASS_OPS     8e9 /* at most, so that slow cases end too */
 
@@ -188,7 +189,6 @@ static void make_acts(bench *b, const subject *s, unsigned char *memory)
 
 static void bench_subject(bench *b, const subject *s, nj_linear_fn *kernel)
 {
-    static const uint32_t counts[] = { 1, 4, 16, ROWS_MAX };
     unsigned char *memory = aligned_alloc(64, ROWS_MAX * nj_acts_bytes(NJ_ACTS_F32, COLS));
     if (!memory) exit(1);
     b->kernel = kernel;
@@ -247,6 +247,13 @@ static bool read_number(const char *text, uint32_t max, uint32_t *out)
     return true;
 }
 
+static bool is_count(uint32_t rows)
+{
+    for (size_t i = 0; i < NJ_COUNT(counts); i++)
+        if (rows == counts[i]) return true;
+    return false;
+}
+
 /* False for what it does not understand, which it names. */
 static bool parse(int argc, char **argv, options *o)
 {
@@ -263,7 +270,7 @@ static bool parse(int argc, char **argv, options *o)
         else if (!strcmp(argv[i], "--threads"))
             ok = read_number(argv[++i], 4096, &o->threads);
         else if (!strcmp(argv[i], "--rows"))
-            ok = read_number(argv[++i], ROWS_MAX, &o->rows);
+            ok = read_number(argv[++i], ROWS_MAX, &o->rows) && is_count(o->rows);
         else if (!strcmp(argv[i], "all"))
             o->all = true;
         else if ((ok = type >= 0))

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "appliance/bench.h"
 
@@ -156,6 +157,30 @@ static void cancelled_peer_is_ended(void **state)
     nj_buf_free(&out);
 }
 
+/* A command may close its output and go on; Ctrl-C, whenever it comes, ends it. */
+static volatile bool cancelled_later;
+
+static void cancel_later(int signal)
+{
+    (void)signal;
+    cancelled_later = true;
+}
+
+static void cancelled_peer_is_ended_though_its_output_is(void **state)
+{
+    struct sigaction before, action = { .sa_handler = cancel_later, .sa_flags = SA_RESTART };
+    nj_buf out = { 0 };
+    nj_error err = { 0 };
+    (void)state;
+    sigaction(SIGALRM, &action, &before);
+    ualarm(200000, 0);
+    uint64_t begin = nj_now_ns();
+    assert_int_equal(run_peer("exec >&- 2>&-; sleep 30", &cancelled_later, &out, &err), -ECANCELED);
+    assert_true(nj_now_ns() - begin < UINT64_C(20000000000));
+    sigaction(SIGALRM, &before, NULL);
+    nj_buf_free(&out);
+}
+
 static void peer_medians_are_kept_by_kind(void **state)
 {
     nj_peer p = { .command = "x" };
@@ -199,6 +224,19 @@ static void plan_has_all_combinations(void **state)
     assert_int_equal(nj_bench_plan_rows(&b, &plan, &err), -EINVAL);
 }
 
+/* A tier may be named twice: 16 numbers of threads on 5 tiers are more than there is room for. */
+static void too_many_settings_are_refused(void **state)
+{
+    nj_bench b = { 0 };
+    nj_error err = { 0 };
+    nj_bench_plan plan = { .tokens = 1, .parallel = { { 1 }, 1 }, .ctx = { { 0 }, 1 } };
+    (void)state;
+    plan.threads.count = NJ_BENCH_LIST_MAX;
+    plan.isa.count = NJ_ISA_COUNT + 1;
+    assert_int_equal(nj_bench_plan_rows(&b, &plan, &err), -EINVAL);
+    assert_null(b.row);
+}
+
 /* A bench with one row of each kind and round figures. */
 static void make_bench(nj_bench *b, nj_model_info *info, nj_bench_row row[3])
 {
@@ -217,7 +255,8 @@ static void make_bench(nj_bench *b, nj_model_info *info, nj_bench_row row[3])
         const nj_bench_sample s = { .seconds = i + 1, /* the median is 2 */
                                     .attention_seconds = 0.25 * (i + 1),
                                     .weight_bytes = 19e9,
-                                    .kv_values = 5e8, /* 1e9 bytes */
+                                    .kv_values = 8e8,
+                                    .kv_read = 5e8, /* 1e9 bytes */
                                     .ceiling_gb_s = 20,
                                     .peak_gop_s = 1.024 };
         row[0].sample[row[0].samples++] = row[1].sample[row[1].samples++] = s;
@@ -240,7 +279,7 @@ static void figures_count_what_the_work_needs(void **state)
     assert_true(fabs(decode.gb_s - 10) < 1e-9);
     assert_true(fabs(decode.share - 0.5) < 1e-9);
     assert_true(fabs(decode.attention_share - 0.25) < 1e-9);
-    assert_true(fabs(decode.attention_gop_s - 2 * 5e8 * 4 / 0.5 / 1e9) < 1e-9);
+    assert_true(fabs(decode.attention_gop_s - 2 * 8e8 * 4 / 0.5 / 1e9) < 1e-9);
     row[1].samples = 0;
     assert_true(nj_bench_figures_of(&b, &row[1]).tok_s == 0);
 }
@@ -387,6 +426,45 @@ static void synthetic_pages_respect_the_budget(void **state)
     nj_model_close(m);
 }
 
+/* Attention covers the cache row by row, but rows of a step read it together; the output matrix is for logits. */
+static void steps_count_the_bytes_they_need(void **state)
+{
+    enum { CTX = 100, ROWS = 3 };
+    nj_model *m;
+    nj_engine *e;
+    nj_sequence *s;
+    nj_error err = { 0 };
+    const float *logits;
+    nj_engine_stats stats;
+    nj_row row[ROWS];
+    (void)state;
+    if (nj_model_open(&m, MODEL, NULL, &err)) fail_msg("%s", err.text);
+    if (nj_engine_new(&e, m, &(nj_engine_options){ .isa = -1, .threads = 1, .context = 512 }, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(nj_sequence_new(e, &s, &err), 0);
+    assert_int_equal(nj_sequence_fill(e, s, CTX, &err), 0);
+    for (int i = 0; i < ROWS; i++) row[i] = (nj_row){ .sequence = s };
+    assert_int_equal(nj_engine_step(e, row, ROWS, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    uint64_t each = nj_model_info_of(m)->kv_values_per_token;
+    assert_int_equal(stats.kv_values, each * (ROWS * CTX + 1 + 2 + 3));
+    assert_int_equal(stats.kv_read, each * (CTX + ROWS));
+    uint64_t without_logits = stats.weight_bytes;
+    row[0].logits = true;
+    assert_int_equal(nj_engine_step(e, row, 1, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    assert_true(stats.weight_bytes - without_logits <= nj_model_info_of(m)->bytes_per_token);
+    row[0].logits = false;
+    without_logits = stats.weight_bytes;
+    assert_int_equal(nj_engine_step(e, row, 1, &logits, &err), 0);
+    nj_engine_stats_read(e, &stats);
+    uint64_t output = sizeof(float) * nj_model_info_of(m)->vocab * nj_model_info_of(m)->d_model;
+    assert_true(stats.weight_bytes - without_logits <= nj_model_info_of(m)->bytes_per_token - output);
+    nj_sequence_free(e, s);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
 /* Sums over what every worker read: all bytes, wherever a pass begins and however many workers there are. */
 static void probes_give_rates(void **state)
 {
@@ -420,13 +498,16 @@ int main(void)
         cmocka_unit_test(peer_figures_are_bounded),
         cmocka_unit_test(peer_is_run_and_its_status_checked),
         cmocka_unit_test(cancelled_peer_is_ended),
+        cmocka_unit_test(cancelled_peer_is_ended_though_its_output_is),
         cmocka_unit_test(peer_medians_are_kept_by_kind),
         cmocka_unit_test(plan_has_all_combinations),
+        cmocka_unit_test(too_many_settings_are_refused),
         cmocka_unit_test(figures_count_what_the_work_needs),
         cmocka_unit_test(json_has_the_promised_members),
         cmocka_unit_test(report_is_a_short_table_with_ratios),
         cmocka_unit_test(synthetic_pages_are_never_shared),
         cmocka_unit_test(synthetic_pages_respect_the_budget),
+        cmocka_unit_test(steps_count_the_bytes_they_need),
         cmocka_unit_test(probes_give_rates),
     };
     return cmocka_run_group_tests_name("bench", tests, NULL, NULL);

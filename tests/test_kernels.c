@@ -122,10 +122,58 @@ static void check_quantize(const nj_kernels *k)
     rows_free(&r);
 }
 
+/* Blocks of one byte over and over, but for their scales, times activations of one sign that are as large as they can
+ * be: sums in 16 bits come as near to their end as they ever do. */
+static void check_saturation_of(const nj_kernels *k, uint32_t type, uint8_t byte, float sign)
+{
+    enum { COLS = 512, COUNT = 12 };
+    uint32_t weights = 0, bytes = 0;
+    nj_format_size(type, &weights, &bytes);
+    uint64_t row_bytes = nj_row_bytes(type, COLS);
+    uint8_t *blocks = allocate(16 * row_bytes), *panel = allocate(nj_panel_bytes(type, COLS));
+    for (uint64_t at = 0; at < 16 * row_bytes; at += bytes) {
+        static const uint16_t one = 0x3c00;
+        memset(blocks + at, byte, bytes);
+        for (const int *scale = scale_offsets(type); *scale >= 0; scale++)
+            memcpy(blocks + at + *scale, &one, sizeof one);
+        if (type == NJ_MXFP4) blocks[at] = 120;
+        if (type == NJ_IQ1_M) /* as in random_block */
+            for (int w = 0; w < 4; w++) blocks[at + 49 + 2 * w] = (uint8_t)((byte & 15) | (one >> (4 * w) & 15) << 4);
+    }
+    nj_panel_pack(type, blocks, 16, COLS, panel);
+    const nj_panels w = { panel, type, 16, COLS };
+    rows r = random_rows(COUNT, COLS, 16), want = random_rows(COUNT, COLS, 16);
+    for (uint32_t i = 0; i <= COUNT * COLS; i++) r.x_data[i] = sign;
+    for (uint32_t i = 0; i < COUNT; i++) k->quantize(r.x[i], COLS, r.q_data + (size_t)i * (COLS / 32));
+    for (uint32_t count = 1; count <= COUNT; count += COUNT - 1) {
+        k->linear[type](&w, 0, 1, r.q, r.y, count);
+        nj_kernels_get(NJ_ISA_SCALAR)->linear[type](&w, 0, 1, r.q, want.y, count);
+        for (uint32_t i = 0; i < count; i++)
+            if (!same_bits(r.y[i], want.y[i], 16))
+                fail_msg("%s %s: bytes %02x, %u rows: %.9g, the reference has %.9g", nj_isa_name(k->isa),
+                         nj_format_name(type), byte, count, (double)r.y[i][0], (double)want.y[i][0]);
+    }
+    rows_free(&want);
+    rows_free(&r);
+    free(panel);
+    free(blocks);
+}
+
+static void check_saturation(const nj_kernels *k)
+{
+    static const uint8_t byte[] = { 0x00, 0x0f, 0x55, 0x7f, 0x80, 0x81, 0xaa, 0xf0, 0xff };
+    for (uint32_t type = 0; type < NJ_TYPE_COUNT; type++)
+        for (size_t i = 0; i < sizeof byte && k->linear[type] && nj_acts_of(type) == NJ_ACTS_INT8; i++) {
+            check_saturation_of(k, type, byte[i], 1.0f);
+            check_saturation_of(k, type, byte[i], -1.0f);
+        }
+}
+
 static void check_linear(const nj_kernels *k)
 {
     check_f32(k);
     check_narrow(k);
+    check_saturation(k);
     check_quantize(k);
 }
 

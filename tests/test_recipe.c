@@ -187,6 +187,28 @@ static void bits_do_not_depend_on_how_dense_layers_are_computed(void **state)
     }
 }
 
+/* Weights of a damaged file may be anything; lists of rows by expert have room for each row once. */
+static void experts_of_a_row_differ_also_without_numbers(void **state)
+{
+    nj_model *m = open_model("tests/data/logits/qwen3moe.gguf");
+    nj_engine *e = new_engine(m, &(nj_engine_options){ .isa = -1, .threads = 2, .rows_max = TOKENS });
+    float *out = malloc(sizeof *out * TOKENS * m->h.vocab);
+    uint32_t used = m->h.experts_used;
+    (void)state;
+    assert_true(used > 1);
+    for (uint32_t i = 0; i < m->h.layers; i++) {
+        const nj_panels *router = &m->layer[i].router.panels;
+        memset((void *)router->data, 0xff, nj_panels_bytes(router->type, router->rows, router->cols)); /* NaN */
+    }
+    compute(e, 0, TOKENS, false, out);
+    for (uint32_t i = 0; i < TOKENS * used; i++)
+        for (uint32_t k = i + 1; k < (i / used + 1) * used; k++)
+            assert_int_not_equal(e->step.routing.chosen[i], e->step.routing.chosen[k]);
+    free(out);
+    nj_engine_free(e);
+    nj_model_close(m);
+}
+
 /* With F32 activations a quantized model is the F32 model of the same values, to the bit. */
 static void f32_activations_leave_the_rounding_of_weights_alone(void **state)
 {
@@ -417,6 +439,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_do_not_depend_on_how_experts_are_computed),
         cmocka_unit_test(bits_do_not_depend_on_how_dense_layers_are_computed),
+        cmocka_unit_test(experts_of_a_row_differ_also_without_numbers),
         cmocka_unit_test(f32_activations_leave_the_rounding_of_weights_alone),
         cmocka_unit_test(rows_of_both_recipes_share_a_step),
         cmocka_unit_test(answers_keep_their_bits_when_computed_again),
