@@ -72,7 +72,7 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIB)
 # The AMX kernels over emulated tiles: for tests alone.
 EMULATED = $(BUILD)/tests/amx_emulated.o
 $(EMULATED): ISA = $(AVX512) -mavx512vnni -mavx512bf16
-$(BUILD)/tests/test_kernels $(BUILD)/tests/test_wide: $(EMULATED)
+$(BUILD)/tests/test_kernels $(BUILD)/tests/test_wide $(BUILD)/tests/test_recipe: $(EMULATED)
 
 # A fuzz target without the fuzzer: runs over its corpus, as a test.
 $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o $(LIB)

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "quant/kernels.h"
 #include "tests/test.h"
+
+#include "tests/amx_emulated.h"
 
 static uint64_t seed = 88172645463325252u;
 
@@ -206,22 +207,6 @@ static inline const nj_kernels *tier(nj_isa isa, const char *test)
     }
     assert_int_equal(k->isa, isa);
     return k;
-}
-
-#ifdef __x86_64__
-extern const nj_kernels nj_kernels_amx_emulated; /* tests/amx_emulated.c */
-#endif
-
-/* The AMX tier over emulated tiles, or a visible skip. */
-static inline const nj_kernels *emulated_amx(const char *test)
-{
-#ifdef __x86_64__
-    if (nj_kernels_get(NJ_ISA_AVX512) && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
-        return &nj_kernels_amx_emulated;
-#endif
-    printf("SKIP %s: this CPU or OS can't run AVX-512 with VNNI and BF16\n", test);
-    skip();
-    return NULL;
 }
 
 #endif

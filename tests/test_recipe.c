@@ -2,6 +2,7 @@
  * wide recipe where there is one, and cached pages are shared by those alone that would compute them alike. */
 #include "tests/test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "appliance/verbs.h"
 #include "engine/engine.h"
+#include "tests/amx_emulated.h"
 
 #define NANO "appliance/demo/nano-q8_0.gguf"
 
@@ -276,6 +278,61 @@ static void rows_of_both_recipes_share_a_step(void **state)
     }
 }
 
+/* Log probabilities of the first `n` tokens of the held-out text, [n][vocab]. */
+static float *text_distribution(nj_engine *e, uint32_t n)
+{
+    nj_buf text = { 0 };
+    nj_tokens tokens = { 0 };
+    nj_sequence *s;
+    const float *logits;
+    uint32_t vocab = e->m->h.vocab;
+    float *out = malloc(sizeof *out * n * vocab);
+    nj_row *row = calloc(n, sizeof *row);
+    assert_int_equal(nj_file_read("tests/data/nano-heldout.txt", 1 << 20, &text, NULL), 0);
+    assert_int_equal(nj_tokenize(e->m->tokenizer, text.data, 8 * n, 0, &tokens, NULL), 0);
+    assert_true(tokens.len >= n && out && row);
+    assert_int_equal(nj_sequence_new(e, &s, NULL), 0);
+    for (uint32_t i = 0; i < n; i++) row[i] = (nj_row){ s, tokens.id[i], true, true };
+    assert_int_equal(nj_engine_step(e, row, n, &logits, NULL), 0);
+    for (uint32_t i = 0; i < n; i++) {
+        double total = 0;
+        for (uint32_t v = 0; v < vocab; v++) total += exp((double)logits[i * vocab + v]);
+        for (uint32_t v = 0; v < vocab; v++) out[i * vocab + v] = logits[i * vocab + v] - (float)log(total);
+    }
+    nj_sequence_free(e, s);
+    free(row);
+    free(tokens.id);
+    nj_buf_free(&text);
+    return out;
+}
+
+/* Prompts through the BF16 tiles (emulated where there are none) against F32 activations: at most 1e-4 nats per token.
+ */
+static void bf16_prompts_keep_the_distribution(void **state)
+{
+    (void)state;
+    enum { N = 96 };
+    const nj_kernels *amx = emulated_amx(__func__);
+    nj_engine_options opt = { .isa = -1, .acts_f32 = true };
+    nj_model *m = open_model(NANO);
+    uint32_t vocab = m->h.vocab;
+    nj_engine *e = new_engine(m, &opt);
+    float *exact = text_distribution(e, N);
+    nj_engine_free(e);
+    opt.acts_f32 = false;
+    e = new_engine(m, &opt);
+    nj_step_use(&e->step, amx, false);
+    float *wide = text_distribution(e, N);
+    nj_engine_free(e);
+    double kl = 0;
+    for (size_t i = 0; i < (size_t)N * vocab; i++) kl += exp((double)exact[i]) * ((double)exact[i] - (double)wide[i]);
+    printf("divergence with BF16 activations: %.2e nats per token, limit 1e-4\n", kl / N);
+    assert_true(kl / N <= 1e-4 && kl != 0);
+    free(exact);
+    free(wide);
+    nj_model_close(m);
+}
+
 /* ---- Requests ---- */
 
 /* A prompt of `n` tokens of a text, and then those of `more`, greedily answered with `answer` tokens. */
@@ -442,6 +499,7 @@ int main(void)
         cmocka_unit_test(experts_of_a_row_differ_also_without_numbers),
         cmocka_unit_test(f32_activations_leave_the_rounding_of_weights_alone),
         cmocka_unit_test(rows_of_both_recipes_share_a_step),
+        cmocka_unit_test(bf16_prompts_keep_the_distribution),
         cmocka_unit_test(answers_keep_their_bits_when_computed_again),
         cmocka_unit_test(pages_of_another_recipe_are_not_shared),
         cmocka_unit_test(a_conversation_takes_over_pages_of_any_recipe),
