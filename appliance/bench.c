@@ -79,7 +79,7 @@ static const nj_cli_option options[] = {
     { .help = "To tell:" },
     { "report", 0, NULL, NULL, offsetof(args, report), 0, 0, "print a card that one can paste into a forum" },
     { "peer", 0, "CMD", nj_cli_list, offsetof(args, peers), 0, 0,
-      "run this command in every round too, and print its figures; understands what llama-bench prints, and "
+      "run this command in every round too, and print its figures; understands llama-bench (-o json, or its table) and "
       "\"prefill X tok/s decode Y tok/s\"; repeatable" },
     { "json", 0, NULL, NULL, offsetof(args, json), 0, 0, "print JSON, one row per line" },
     { "quiet", 'q', NULL, NULL, offsetof(args, quiet), 0, 0, "no progress bar" },

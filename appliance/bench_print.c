@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -78,16 +79,27 @@ nj_bench_figures nj_bench_figures_of(const nj_bench *b, const nj_bench_row *row)
 
 /* ---- Table ---- */
 
+/* "36 layers", or of a cut shape what its name ends in: "4 of 36 layers". */
+static void layers_text(const nj_bench *b, char out[32])
+{
+    const char *cut = b->synthetic ? strrchr(b->info->name, ',') : NULL;
+    if (cut)
+        snprintf(out, 32, "%.31s", cut + 2);
+    else
+        snprintf(out, 32, "%" PRIu32 " layer%s", b->info->layers, b->info->layers == 1 ? "" : "s");
+}
+
 /* "Qwen3 4B, 36 layers, 2.49 GB read per token" */
 static void print_model(const nj_bench *b, FILE *out)
 {
-    char bytes[24], all[24];
+    char bytes[24], all[24], layers[32];
     nj_buf name = { 0 };
+    layers_text(b, layers);
     nj_text_bytes((double)b->info->bytes_per_token, bytes);
     nj_text_bytes((double)b->info->bytes, all);
     nj_text_escape(&name, b->source, strlen(b->source), 80);
-    fprintf(out, "%s%s, %" PRIu32 " layers, %s of weights, %s of them read per token", name.data ? name.data : "model",
-            b->synthetic ? " (shape with random weights)" : "", b->info->layers, all, bytes);
+    fprintf(out, "%s%s, %s, %s of weights, %s of them read per token", name.data ? name.data : "model",
+            b->synthetic ? " (shape with random weights)" : "", layers, all, bytes);
     nj_buf_free(&name);
 }
 
@@ -148,6 +160,19 @@ static void print_peers(const nj_bench *b, FILE *out)
         }
 }
 
+/* Why a share may be above 1. */
+static void print_remark(const nj_bench *b, FILE *out)
+{
+    double share = 0;
+    for (uint32_t i = 0; i < b->rows; i++)
+        if (b->row[i].kind == NJ_BENCH_DECODE && b->row[i].samples)
+            share = fmax(share, nj_bench_figures_of(b, &b->row[i]).share);
+    if (share > 1.05 && b->info->bytes_per_token < b->machine.l3_bytes)
+        fprintf(out, "Shares above 100%%: these weights fit into the CPU's cache, which is faster than the memory.\n");
+    else if (share > 1.05)
+        fprintf(out, "Shares above 100%%: memory was slower while its limit was measured; other programs were busy.\n");
+}
+
 void nj_bench_print_table(const nj_bench *b, FILE *out)
 {
     print_model(b, out);
@@ -157,6 +182,7 @@ void nj_bench_print_table(const nj_bench *b, FILE *out)
             "threads", "isa", "tok/s", "spread", "rate", "limit", "share", "attention");
     for (uint32_t i = 0; i < b->rows; i++)
         if (is_shown(&b->row[i])) print_row(b, &b->row[i], out);
+    print_remark(b, out);
     print_peers(b, out);
 }
 
@@ -325,13 +351,23 @@ static void print_report_row(const nj_bench *b, const nj_bench_row *row, FILE *o
 
 enum { REPORT_ROWS_MAX = 14 };
 
+/* Samples that each row shown has. */
+static uint32_t rounds_done(const nj_bench *b)
+{
+    uint32_t rounds = b->repeat;
+    for (uint32_t i = 0; i < b->rows; i++)
+        if (b->row[i].samples && b->row[i].samples < rounds) rounds = b->row[i].samples;
+    return rounds;
+}
+
 void nj_bench_print_report(const nj_bench *b, FILE *out)
 {
     time_t now = time(NULL);
     char day[16], name[24];
     uint32_t shown = 0, all = 0;
     strftime(day, sizeof day, "%Y-%m-%d", localtime(&now));
-    fprintf(out, "**nightjar bench**, %s, medians of %" PRIu32 "\n\n- machine: ", day, b->repeat);
+    fprintf(out, "**nightjar bench**, %s, medians of %" PRIu32 "%s\n\n- machine: ", day, rounds_done(b),
+            rounds_done(b) < b->repeat ? " (stopped early)" : "");
     print_machine(b, out);
     fprintf(out, "\n- model: ");
     print_model(b, out);
@@ -350,5 +386,9 @@ void nj_bench_print_report(const nj_bench *b, FILE *out)
         }
     fputc('\n', out);
     if (all > shown) fprintf(out, "(%" PRIu32 " more rows were measured.) ", all - shown);
+    for (uint32_t i = 0; i < b->rows; i++)
+        if (b->row[i].skipped[0])
+            fprintf(out, "%s x%" PRIu32 " @ %" PRIu32 " was skipped: %s.\n", nj_bench_kind_name(b->row[i].kind),
+                    b->row[i].parallel, b->row[i].ctx, b->row[i].skipped);
     fprintf(out, "Limits and peers were measured in turn with these figures, in the same run.\n");
 }

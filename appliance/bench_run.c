@@ -215,8 +215,15 @@ static void measure_plan(bench_run *r, uint32_t *context)
     }
 }
 
-/* The fastest arithmetic of a tier on this machine (AVX-512 may lack VNNI); NJ_PEAK_COUNT where none is known. */
-static nj_peak choose_peak(nj_pool *pool, int isa)
+/* Of a model whose weights have 16 bits or more products are of floats. */
+static bool computes_in_floats(const nj_model_info *info)
+{
+    return info->bytes_per_token >= info->params_active / 8 * 12;
+}
+
+/* The fastest arithmetic of a tier on this machine (AVX-512 may lack VNNI) that the model's weights allow;
+ * NJ_PEAK_COUNT where none is known. */
+static nj_peak choose_peak(nj_pool *pool, int isa, bool floats)
 {
     static const nj_peak kinds[NJ_ISA_COUNT][2] = {
         [NJ_ISA_SCALAR] = { NJ_PEAK_COUNT, NJ_PEAK_COUNT },
@@ -226,7 +233,7 @@ static nj_peak choose_peak(nj_pool *pool, int isa)
     };
     nj_peak best = NJ_PEAK_COUNT;
     double best_rate = 0;
-    for (int i = 0; i < 2 && kinds[isa][i] < NJ_PEAK_COUNT; i++) {
+    for (int i = floats && kinds[isa][1] < NJ_PEAK_COUNT; i < 2 && kinds[isa][i] < NJ_PEAK_COUNT; i++) {
         double rate = peak_rate(pool, kinds[isa][i]);
         if (rate > best_rate) best_rate = rate, best = kinds[isa][i];
     }
@@ -253,7 +260,7 @@ static int open_lanes(bench_run *r, uint32_t context, nj_error *err)
         if (rc == 0) rc = nj_engine_new(&r->lane[s].engine, b->model, &opt, err);
         if (rc != 0) break;
         b->setting[s].threads = nj_pool_workers(r->lane[s].pool);
-        b->setting[s].peak = choose_peak(r->lane[s].pool, b->setting[s].isa);
+        b->setting[s].peak = choose_peak(r->lane[s].pool, b->setting[s].isa, computes_in_floats(b->info));
     }
     if (rc == 0) b->probe_bytes = nj_probe_bytes(r->probe);
     return rc;

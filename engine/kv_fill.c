@@ -58,8 +58,8 @@ int nj_sequence_fill(nj_engine *e, nj_sequence *s, uint32_t length, nj_error *er
     int rc = f.pattern && values ? nj_kv_reserve(kv, s, length) : -ENOMEM;
     if (rc) {
         nj_kv_release(kv, s);
-        nj_fail(err, rc, "no room for %u positions: their KV pages take %.1f GB, the budget is %.1f GB", length,
-                (double)nj_kv_bytes_for(kv, length) / 1e9, (double)kv->bytes_max / 1e9);
+        nj_fail(err, rc, "no room for %u positions, which take %.1f GB: all sequences together may have %.1f GB",
+                length, (double)nj_kv_bytes_for(kv, length) / 1e9, (double)kv->bytes_max / 1e9);
     } else {
         make_pattern(e->step.kernels, kv, values, f.pattern);
         nj_pool_run(e->step.pool, fill_pages, &f);
